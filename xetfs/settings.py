@@ -1,0 +1,86 @@
+"""Every limit and choice of a running xetfs, in one frozen value.
+
+The command line builds it (cli/config.py) from arguments and environment; nothing else reads either. A limit is here so that it
+can be seen and changed in one place; its comment says why that number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+class Secret:
+    """A token that does not show itself in a repr, a log line or a traceback."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one engine may use and how it behaves. Sizes in bytes, times in seconds."""
+
+    # The Hub
+    endpoint: str = "https://huggingface.co"
+    """Scheme, host and port of the Hub, without a trailing slash."""
+    token: Secret | None = None
+    """Hub token, or None for anonymous access."""
+    offline: bool = False
+    """Make no request at all; what is not in the store fails with Offline."""
+
+    # The store
+    cache_dir: Path
+    """Where the chunk store lives; created 0700, refused when somebody else could write to it."""
+    cache_bytes_max: int = 20 * GIB
+    """Budget of the store on disk."""
+    cache_free_share: float = 0.05
+    """Share of the disk that is always left free: a full disk hurts other programs before it hurts us."""
+    store_handles_max: int = 256
+    """Block files kept open; well below the usual soft limit of 1024 descriptors."""
+
+    # Memory
+    memory_bytes_max: int = 192 * MIB
+    """Bytes on the wire and decoded, held by all readers together. With the interpreter and its libraries the
+    process then stays under 350 MiB."""
+
+    # Reading ahead
+    window_bytes_min: int = 256 * KIB
+    """First window of a reader: about what a range proof covers at the least."""
+    window_bytes_max: int = 8 * MIB
+    """Largest window: long enough to hide a round trip, short enough that many connections share a file."""
+    verify: Literal["auto", "proof", "off"] = "auto"
+
+    # The network
+    connections_max: int = 32
+    """Connections to one origin. At 40 ms and 25 MB/s each, a 250 MB/s link needs about 14."""
+    connect_timeout_s: float = 10.0
+    stall_timeout_s: float = 10.0
+    """Longest silence within one answer before the attempt is given up and made anew on another connection."""
+    attempts_max: int = 5
+    """Attempts at one request before its error is told; the operation's deadline may end it sooner."""
+    operation_deadline_s: float = 30.0
+    """Every filesystem operation ends within this time: a blocked one cannot be killed."""
+
+    # Threads
+    worker_threads: int = 2
+    """Threads that decode and hash; more than the cores there are only compete for the interpreter."""
