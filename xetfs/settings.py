@@ -68,11 +68,20 @@ class Settings:
     """First window of a reader: about what a range proof covers at the least."""
     window_bytes_max: int = 8 * MIB
     """Largest window: long enough to hide a round trip, short enough that many connections share a file."""
+    ahead_bytes_max: int = 96 * MIB
+    """How far ahead of a sequential reader to load: what a 250 MB/s link carries in the 0.4 s that a window takes on one of
+    its connections. The memory limit may allow less."""
     verify: Literal["auto", "proof", "off"] = "auto"
 
     # The network
     connections_max: int = 32
     """Connections to one origin. At 40 ms and 25 MB/s each, a 250 MB/s link needs about 14."""
+    proxy: Secret | None = None
+    """HTTP proxy (`http://[user:password@]host:port`) for every origin but those of `no_proxy`; a secret, as it may hold a password."""
+    no_proxy: tuple[str, ...] = ()
+    """Hosts, and with a leading dot domains, that are reached without the proxy. Loopback hosts always are."""
+    ca_file: Path | None = None
+    """Certificates to trust in place of the usual ones (PEM)."""
     connect_timeout_s: float = 10.0
     stall_timeout_s: float = 10.0
     """Longest silence within one answer before the attempt is given up and made anew on another connection."""

@@ -1,0 +1,125 @@
+"""Each block is fetched once, however many windows wait for it.
+
+A fetch belongs to the engine: a window that needs a block which is on its way joins that flight, and the last to leave
+cancels it. Blocks that one URL serves are asked for in one request, as many ranges as it lists. Decoding and hashing happen in worker threads,
+one hop for a whole block: a hop costs 0.1 ms, as much as two chunks.
+
+Bytes on the wire are counted in the budget from before the request until they are decoded; the decoded ones by the shelf.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+import trio
+
+from xetfs.cas.client import CasClient
+from xetfs.protocol.hashes import XorbHash
+from xetfs.protocol.ranges import ChunkRange
+from xetfs.protocol.reconstruction import SignedUrl
+from xetfs.protocol.xorb import XorbBlock, decode_block
+from xetfs.reader.budget import Urgency
+from xetfs.reader.buffers import BufferPool
+from xetfs.reader.flights import Flight
+from xetfs.reader.planner import BlockFetch
+from xetfs.reader.shelf import Shelf
+from xetfs.settings import MIB, Settings
+
+log = logging.getLogger(__name__)
+
+_Key = tuple[XorbHash, ChunkRange]
+_REQUEST_BYTES_MAX = 16 * MIB
+"""Longest multi-range request; what one URL lists beyond that is asked for by another, side by side."""
+
+
+class Fetcher:
+    def __init__(self, nursery: trio.Nursery, shelf: Shelf, settings: Settings) -> None:
+        self._nursery = nursery
+        self._shelf = shelf
+        self._flights: dict[_Key, Flight[None]] = {}
+        self._threads = trio.CapacityLimiter(settings.worker_threads)
+        self._buffers = BufferPool(settings.memory_bytes_max // 4)
+
+    async def fetch(self, cas: CasClient, plan: dict[SignedUrl, list[BlockFetch]], urgency: Urgency) -> None:
+        """Bring the blocks of a plan onto the shelf.
+
+        Raises what the fetch raised: SignedUrlExpired when the plan must be made anew, CorruptData for a block that does not
+        decode. Cancellation leaves a flight to those who still wait for it.
+        """
+        flights: dict[Flight[None], None] = {}
+        with ExitStack() as joined:
+            for url, blocks in plan.items():
+                for flight in self._flights_for(cas, url, blocks, urgency):
+                    if flight not in flights:
+                        flights[flight] = None
+                        flight.join()
+                        joined.callback(flight.leave)
+            for flight in flights:
+                await flight.wait()
+
+    def _flights_for(
+        self, cas: CasClient, url: SignedUrl, blocks: Iterable[BlockFetch], *, urgency: Urgency
+    ) -> list[Flight[None]]:
+        """The flights that bring these blocks: those under way, and new ones for the rest."""
+        found = []
+        fresh: list[BlockFetch] = []
+        for block in blocks:
+            flight = self._flights.get((block.xorb, block.info.chunks))
+            if flight is not None and not flight.ended:
+                found.append(flight)
+            else:
+                fresh.append(block)
+        found.extend(self._depart(cas, url, group, urgency) for group in _groups(fresh))
+        return found
+
+    def _depart(self, cas: CasClient, url: SignedUrl, group: Sequence[BlockFetch], urgency: Urgency) -> Flight[None]:
+        keys = [(block.xorb, block.info.chunks) for block in group]
+
+        def forget() -> None:
+            for key in keys:
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+
+        flight = Flight(self._nursery, partial(self._fly, cas, url, group, urgency), on_end=forget)
+        self._flights.update(dict.fromkeys(keys, flight))
+        return flight
+
+    async def _fly(self, cas: CasClient, url: SignedUrl, group: Sequence[BlockFetch], urgency: Urgency) -> None:
+        size = sum(len(block.info.bytes) for block in group)
+        await self._shelf.budget.acquire(size, urgency)
+        buffer = self._buffers.take(size)
+        try:
+            view = memoryview(buffer)
+            parts = []
+            at = 0
+            for block in group:
+                parts.append((block.info.bytes, view[at : at + len(block.info.bytes)]))
+                at += len(block.info.bytes)
+            await cas.fetch(url, parts)
+            wires = [part for _, part in parts]
+            for decoded in await trio.to_thread.run_sync(_decode, group, wires, limiter=self._threads):
+                self._shelf.add(decoded)
+        finally:
+            self._buffers.give(buffer)
+            self._shelf.budget.release(size)
+
+
+def _decode(group: Sequence[BlockFetch], wires: Sequence[memoryview]) -> list[XorbBlock]:
+    return [decode_block(block.xorb, block.info.chunks, wire) for block, wire in zip(group, wires, strict=True)]
+
+
+def _groups(blocks: Sequence[BlockFetch]) -> list[list[BlockFetch]]:
+    """Blocks of one URL, split so that no request grows past _REQUEST_BYTES_MAX (one block may)."""
+    groups: list[list[BlockFetch]] = []
+    held = 0
+    for block in blocks:
+        size = len(block.info.bytes)
+        if not groups or held + size > _REQUEST_BYTES_MAX:
+            groups.append([])
+            held = 0
+        groups[-1].append(block)
+        held += size
+    return groups

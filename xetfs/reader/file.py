@@ -1,0 +1,392 @@
+"""One file's bytes, for any number of readers.
+
+A read is answered in one of three ways. If every byte is at hand (in memory, or in an open block of the store whose bytes
+the page cache has) it is answered without an await. If it is known where the bytes are but the disk must be waited for, a thread reads
+them. What is not known, or not held any longer, is loaded: a *window* of the file is one flight of a Source; whoever needs a byte
+that a window under way will bring waits for that window. Windows ahead of a reader are started by a task of their own, which first
+looks up what the store knows, so that a warm file costs no request and the next blocks are open before they are read.
+
+A FileReader is shared by all openings of the same content and lives in the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from xetfs import telemetry
+from xetfs.errors import CorruptData
+from xetfs.protocol.ranges import ByteRange
+from xetfs.reader.budget import Urgency
+from xetfs.reader.filemap import SEGMENT_BYTES, FileMap, Run, decode_runs, encode_runs
+from xetfs.reader.flights import Flight
+from xetfs.reader.prefetch import Prefetcher, Want
+from xetfs.reader.shelf import Shelf
+from xetfs.reader.sources import Loaded, Source
+from xetfs.settings import Settings
+from xetfs.store.api import Block
+from xetfs.telemetry import Counters
+
+log = logging.getLogger(__name__)
+
+MAP_RECORD = "map"
+"""Kind of the store's records that hold file maps."""
+FAILURE_KEPT_S = 1.0
+"""How long a failed place answers with the same error at once: the kernel asks for a page that failed a second time, and the program
+that waits should not wait two deadlines."""
+DEADLINE_SHARE = 0.9
+"""A window ends a little before the operations that wait for it do, so that its error is known and can be kept."""
+PIECE_ATTEMPTS_MAX = 8
+"""Times that one place is looked for: each follows an eviction or a bad block under the reader, which do not come in rows."""
+
+Buffer = bytes | bytearray | memoryview
+
+
+class _Window:
+    """A stretch of the file on its way. covered: what it will bring; at first what was asked, then whole chunks."""
+
+    flight: Flight[Loaded]
+
+    def __init__(self, span: ByteRange, urgency: Urgency) -> None:
+        self.covered = span
+        self.urgency = urgency
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    span: ByteRange
+    error: Exception
+    until_s: float
+
+
+class FileReader:
+    def __init__(
+        self, source: Source, size: int, *, shelf: Shelf, nursery: trio.Nursery, settings: Settings, counters: Counters
+    ) -> None:
+        self.size = size
+        self.source = source
+        self.map = FileMap(size)
+        self._shelf = shelf
+        self._nursery = nursery
+        self._settings = settings
+        self._counters = counters
+        self._prefetcher = Prefetcher(
+            size,
+            window_bytes_min=settings.window_bytes_min,
+            window_bytes_max=settings.window_bytes_max,
+            ahead_bytes_max=settings.ahead_bytes_max,
+        )
+        self._windows: list[_Window] = []
+        self._ahead: list[_Window] = []  # windows that this reader itself waits for, on behalf of reads to come
+        self._failures: list[_Failure] = []
+        self._segments_loaded: set[int] = set()
+        self._segments_dirty: set[int] = set()
+        self._users = 0
+        nothing = ByteRange(0, 0)
+        self._observed = (nothing, Want(nothing, nothing, 0))
+
+    # What the fronts use
+
+    def read_nowait(self, span: ByteRange) -> Buffer | None:
+        """The bytes of `span` as far as the file goes, if all are at hand; None if something must be waited for.
+
+        Whoever gets None calls `read` with the same span.
+        """
+        span = span.clip(self.size)
+        if not len(span):
+            return b""
+        self._observe(span)
+        return self._at_hand(span)
+
+    async def read(self, span: ByteRange) -> Buffer:
+        """The bytes of `span`, exactly as many as the file has there.
+
+        Raises what the source raised, CorruptData when bytes cannot be had right, trio.TooSlowError when a window was not done in time.
+        A cancelled read leaves nothing behind; windows that nobody else waits for end with it.
+        """
+        span = span.clip(self.size)
+        if not len(span):
+            return b""
+        want = self._observe(span)
+        await self._recall(want.demand)
+        pieces: list[Buffer] = []
+        at = span.start
+        with ExitStack() as joined:
+            self._start_missing(span, want, joined)
+            while at < span.end:
+                piece = await self._piece(ByteRange(at, span.end), joined)
+                pieces.append(piece)
+                at += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _observe(self, span: ByteRange) -> Want:
+        """What this read makes worth loading; the same answer when a `read` follows its `read_nowait`."""
+        seen, want = self._observed
+        if seen != span:
+            want = self._prefetcher.observe(span)
+            self._observed = (span, want)
+            if len(want.ahead) and self.in_use:
+                self._nursery.start_soon(self._load_ahead, want.ahead, want.step)
+        return want
+
+    def open(self) -> None:
+        """Count one more user; each needs its `close`."""
+        self._users += 1
+
+    def close(self) -> None:
+        """Count one user less; after the last, nothing is loaded ahead any more."""
+        self._users -= 1
+        if self._users == 0:
+            for window in self._ahead:
+                if window.flight is not None:
+                    window.flight.leave()
+            self._ahead.clear()
+
+    @property
+    def in_use(self) -> bool:
+        return self._users > 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether it can be forgotten without a loss: not open, nothing on its way, nothing to write."""
+        return not (self._users or self._windows or self._segments_dirty)
+
+    # Bytes that are held
+
+    def _at_hand(self, span: ByteRange) -> Buffer | None:
+        pieces: list[Buffer] = []
+        at = span.start
+        while at < span.end:
+            piece = self._piece_nowait(at, span.end)
+            if piece is None:
+                return None
+            at += len(piece)
+            if at == span.end and not pieces:
+                return piece
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _piece_nowait(self, start: int, end: int, loaded: Loaded | None = None) -> Buffer | None:
+        """Bytes from `start` on, as many as one block has of them, at most until `end`."""
+        run = self.map.at(start)
+        if run is None:
+            return None
+        chunk = run.chunks.start + run.position(start)
+        block = self._shelf.find_nowait(run.xorb, chunk)
+        if block is None and loaded is not None:
+            block = loaded.block(run.xorb, chunk)
+        if block is None:
+            return None
+        part = _within(run, block, ByteRange(start, end))
+        if part is None:
+            return None
+        try:
+            return block.read_nowait(part.start, part.end)
+        except CorruptData:
+            return None  # found again, and dealt with, where there is time to
+
+    async def _piece(self, span: ByteRange, joined: ExitStack) -> Buffer:
+        """The same as `_piece_nowait`, whatever must be done for it."""
+        for _ in range(PIECE_ATTEMPTS_MAX):
+            run = self.map.at(span.start)
+            if run is None:
+                loaded = await self._wait_for(span, joined)
+                piece = self._piece_nowait(span.start, span.end, loaded)
+                if piece is not None:
+                    return piece
+                continue
+            block = await self._shelf.find(run.xorb, run.chunks.start + run.position(span.start))
+            if block is None:
+                await self._forget_unheld(run)
+                continue
+            part = _within(run, block, span)
+            try:
+                if part is None:
+                    raise CorruptData(f"a block of xorb {run.xorb.hex()[:12]} does not hold what this file has there")
+                data = block.read_nowait(part.start, part.end)
+                return await self._shelf.read(block, part.start, part.end) if data is None else data
+            except CorruptData as exc:
+                log.warning("dropped a bad block, fetching again file=%s: %s", self.source.key[:16], exc)
+                await self._shelf.drop(block)
+        raise CorruptData(f"bytes {span.start}-{span.end} of {self.source.key[:16]} cannot be had right")
+
+    async def _forget_unheld(self, run: Run) -> None:
+        """Drop from the map what is not held any longer of a run, so that it is loaded again. One hop for all of it."""
+        held = (await self._shelf.held({run.xorb: [run.chunks]}))[run.xorb]
+        at = run.chunks.start
+        for chunks in (*held, None):
+            gap_end = run.chunks.end if chunks is None else min(chunks.start, run.chunks.end)
+            if at < gap_end:
+                first, last = at - run.chunks.start, gap_end - run.chunks.start
+                self.map.forget(ByteRange(run.chunk_start(first), run.ends[last - 1]))
+            if chunks is not None:
+                at = max(at, chunks.end)
+
+    # Bytes that must be loaded
+
+    def _start_missing(self, span: ByteRange, want: Want, joined: ExitStack) -> None:
+        """Start the windows that the span lacks, all at once, and join them; the last one goes on as far as the demand."""
+        for gap in self._gaps(want.demand):
+            if gap.start < span.end:
+                self._raise_kept_failure(gap.start)
+                self._join(self._start(gap, Urgency(demand=True)), joined)
+
+    async def _wait_for(self, span: ByteRange, joined: ExitStack) -> Loaded:
+        """Wait for the window that brings the byte at span.start, which is not in the map."""
+        window = self._window_at(span.start)
+        if window is None:
+            self._raise_kept_failure(span.start)
+            window = self._start(self._gaps(span)[0], Urgency(demand=True))
+        if not window.urgency.demand:
+            window.urgency.demand = True
+            self._shelf.budget.wake()
+        return await self._join(window, joined).wait()
+
+    @staticmethod
+    def _join(window: _Window, joined: ExitStack) -> Flight[Loaded]:
+        window.flight.join()
+        joined.callback(window.flight.leave)
+        return window.flight
+
+    async def _load_ahead(self, span: ByteRange, step: int) -> None:
+        """Open what is held of `span` and start windows for the rest. Nobody waits for this task, so it lets no error out."""
+        try:
+            await self._recall(span)
+            at = span.start
+            while at < span.end and self.in_use:
+                at = await self._step_ahead(at, span.end, step)
+        except Exception:
+            log.exception("loading ahead failed file=%s", self.source.key[:16])
+
+    async def _step_ahead(self, at: int, end: int, step: int) -> int:
+        """Take care of the bytes from `at` on; returns the offset up to which that is done."""
+        run = self.map.at(at)
+        if run is not None:
+            block = await self._shelf.find(run.xorb, run.chunks.start + run.position(at))
+            if block is None:
+                await self._forget_unheld(run)
+                return at
+            last = min(block.chunks.end, run.chunks.end) - run.chunks.start
+            return run.ends[last - 1]
+        window = self._window_at(at)
+        if window is None:
+            window = self._start(ByteRange(at, min(at + step, end, self.map.next_start(at))), Urgency(demand=False))
+            self._ahead.append(window)
+            window.flight.join()
+        return window.covered.end
+
+    def _window_at(self, offset: int) -> _Window | None:
+        """The window under way that will bring the byte at `offset`; not one that is being cancelled."""
+        return next((window for window in self._windows if _holds(window.covered, offset) and not window.flight.ended), None)
+
+    def _gaps(self, span: ByteRange) -> list[ByteRange]:
+        """What of `span` is neither in the map nor on its way, in stretches no longer than the largest window."""
+        found = []
+        for gap in self.map.gaps(span):
+            at = gap.start
+            while at < gap.end:
+                window = self._window_at(at)
+                if window is not None:
+                    at = window.covered.end
+                    continue
+                starts = (other.covered.start for other in self._windows if other.covered.start > at)
+                end = min(gap.end, at + self._settings.window_bytes_max, *starts)
+                found.append(ByteRange(at, end))
+                at = end
+        return found
+
+    def _start(self, span: ByteRange, urgency: Urgency) -> _Window:
+        window = _Window(span, urgency)
+
+        def ended() -> None:
+            self._windows.remove(window)
+            if window in self._ahead:
+                self._ahead.remove(window)
+
+        window.flight = Flight(self._nursery, partial(self._load, window), on_end=ended)
+        self._windows.append(window)
+        self._counters.add(telemetry.READER_WINDOWS if urgency.demand else telemetry.READER_PREFETCH_WINDOWS)
+        return window
+
+    async def _load(self, window: _Window) -> Loaded:
+        """The work of a window: its result is in the map when it ends, its error among the failures."""
+        span = window.covered
+
+        def on_covered(covered: ByteRange) -> None:
+            window.covered = covered
+
+        try:
+            with trio.fail_after(DEADLINE_SHARE * self._settings.operation_deadline_s):
+                loaded = await self.source.load(span, window.urgency, on_covered)
+            self._take_in(loaded, window.covered)
+        except Exception as exc:
+            self._failures.append(_Failure(span, exc, trio.current_time() + FAILURE_KEPT_S))
+            raise
+        return loaded
+
+    def _take_in(self, loaded: Loaded, covered: ByteRange) -> None:
+        try:
+            self.map.add(loaded.runs)
+        except CorruptData as exc:
+            # What was known is not proven, what is new may be as wrong: begin anew with the newer of the two.
+            log.warning("the map of a file is contradicted, replaced file=%s: %s", self.source.key[:16], exc)
+            self.map.forget(covered)
+            self.map.add(loaded.runs)
+        self._segments_dirty.update(run.start // SEGMENT_BYTES for run in loaded.runs)
+
+    def _raise_kept_failure(self, offset: int) -> None:
+        now = trio.current_time()
+        self._failures = [failure for failure in self._failures if failure.until_s > now]
+        for failure in self._failures:
+            if _holds(failure.span, offset):
+                raise failure.error.with_traceback(None)
+
+    # The map and its records
+
+    async def _recall(self, span: ByteRange) -> None:
+        """Load what the store remembers of the map around `span`; a run may have begun in the segment before."""
+        numbers = range(max(span.start // SEGMENT_BYTES - 1, 0), (max(span.end, 1) - 1) // SEGMENT_BYTES + 1)
+        missing = [number for number in numbers if number not in self._segments_loaded]
+        if not missing:
+            return
+        records = await self._shelf.records(MAP_RECORD, [f"{self.source.key}/{number}" for number in missing])
+        for number, record in zip(missing, records, strict=True):
+            if record is not None and number not in self._segments_loaded:
+                try:
+                    self.map.add(decode_runs(record, self.size))
+                except CorruptData as exc:
+                    log.warning("a file map in the store is not usable file=%s: %s", self.source.key[:16], exc)
+            self._segments_loaded.add(number)
+
+    async def flush(self) -> None:
+        """Give what was learnt since the last flush to the store."""
+        dirty, self._segments_dirty = self._segments_dirty, set()
+        for number in sorted(dirty):
+            await self._recall(ByteRange(number * SEGMENT_BYTES, number * SEGMENT_BYTES))
+            record = encode_runs(self.map.segment(number))
+            await self._shelf.put_record(MAP_RECORD, f"{self.source.key}/{number}", record)
+
+    def __repr__(self) -> str:
+        return f"FileReader({self.source.key[:16]}, {self.map!r}, {len(self._windows)} windows)"
+
+
+def _holds(span: ByteRange, offset: int) -> bool:
+    return span.start <= offset < span.end
+
+
+def _within(run: Run, block: Block, span: ByteRange) -> ByteRange | None:
+    """Where in the data of `block` the bytes of `span` stand, as far as run and block have them; the run holds span.start.
+
+    None if the block's hashes there are not those that the file is known to have: then it is no block of this file.
+    """
+    first = run.position(span.start)
+    in_block = run.chunks.start + first - block.chunks.start
+    count = min(run.position(min(span.end, run.end) - 1) + 1 - first, len(block.chunks) - in_block)
+    if b"".join(block.hashes[in_block : in_block + count]) != run.hashes_of(first, first + count):
+        return None
+    begin = block.offsets[in_block] + span.start - run.chunk_start(first)
+    return ByteRange(begin, begin + min(span.end, run.ends[first + count - 1]) - span.start)

@@ -1,0 +1,223 @@
+"""What is known of a file: which chunk of which xorb stands at which offset.
+
+A map is a list of runs that do not overlap, sorted by where they start. It grows as windows are loaded and never shrinks; a file's
+content never changes under its id. Chunk lengths and hashes come from decoded chunks, so a map says no more than
+was seen: a hash in it is what the bytes at that place must have, wherever they are read from later.
+
+Maps are kept in the store as one record for each stretch of SEGMENT_BYTES of a file, so that a record stays small and writing one does
+not cost more as the file grows. A run belongs to the segment in which it starts.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from operator import lt
+from typing import Final
+
+from xetfs.errors import CorruptData
+from xetfs.protocol.hashes import MerkleHash, XorbHash
+from xetfs.protocol.ranges import ByteRange, ChunkRange
+
+SEGMENT_BYTES: Final = 64 * 1024 * 1024
+"""About a thousand chunks: 40 KB of record."""
+
+HASH_BYTES: Final = 32
+
+_HEAD: Final = struct.Struct("<QB32sII")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """Consecutive chunks of one xorb at one place of a file."""
+
+    start: int
+    """File offset of the first chunk."""
+    xorb: XorbHash
+    chunks: ChunkRange
+    ends: array[int]
+    """File offset at which each chunk ends; as many as chunks. An array of u64: a map of a large file has millions."""
+    hashes: bytes
+    """Raw chunk hashes, HASH_BYTES each, back to back."""
+    proven: bool
+    """Whether a Merkle proof against the file id, or a hash of the whole file, covers this place."""
+
+    @property
+    def end(self) -> int:
+        return self.ends[-1]
+
+    def position(self, offset: int) -> int:
+        """Which of the run's chunks (0 is the first) holds the byte at this file offset; it lies within the run."""
+        return bisect_right(self.ends, offset)
+
+    def chunk_start(self, position: int) -> int:
+        """File offset at which the run's chunk `position` begins."""
+        return self.ends[position - 1] if position else self.start
+
+    def part(self, first: int, last: int) -> Run:
+        """The run of this one's chunks [first, last)."""
+        return Run(
+            self.chunk_start(first),
+            self.xorb,
+            ChunkRange(self.chunks.start + first, self.chunks.start + last),
+            self.ends[first:last],
+            self.hashes_of(first, last),
+            self.proven,
+        )
+
+    def hashes_of(self, first: int, last: int) -> bytes:
+        """Raw hashes of the run's chunks [first, last)."""
+        return self.hashes[HASH_BYTES * first : HASH_BYTES * last]
+
+
+class FileMap:
+    """Runs of one file. Event loop only."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._starts: list[int] = []
+        self._runs: list[Run] = []
+
+    def at(self, offset: int) -> Run | None:
+        """The run that holds the byte at `offset`, or None if nothing is known of it."""
+        i = bisect_right(self._starts, offset) - 1
+        if i < 0:
+            return None
+        run = self._runs[i]
+        return run if offset < run.ends[-1] else None
+
+    def next_start(self, offset: int) -> int:
+        """Where the next run at or after `offset` begins; the file's size if there is none."""
+        i = bisect_right(self._starts, offset - 1)
+        return self._starts[i] if i < len(self._starts) else self.size
+
+    def add(self, runs: Iterable[Run]) -> None:
+        """Take in what was learnt. What is known already stays, unless the new knowledge is proven and the old is not.
+
+        Raises CorruptData if a chunk boundary falls inside a known chunk: then one of the two answers was false.
+        """
+        for run in runs:
+            self._add(run)
+
+    def forget(self, span: ByteRange) -> None:
+        """Drop what is known of the chunks that `span` touches: their bytes turned out to be wrong or are not held any longer."""
+        i = max(bisect_right(self._starts, span.start) - 1, 0)
+        while i < len(self._runs) and self._starts[i] < span.end:
+            run = self._runs[i]
+            if run.end <= span.start:
+                i += 1
+                continue
+            del self._starts[i], self._runs[i]
+            first = run.position(max(span.start, run.start))
+            last = bisect_left(run.ends, span.end) + 1
+            for part in ((0, first), (last, len(run.ends))):
+                if part[0] < part[1]:
+                    self._insert(run.part(*part))
+                    i += 1
+
+    def _add(self, run: Run) -> None:
+        if run.proven:
+            self._yield_to(run)
+        position, count = 0, len(run.ends)
+        while position < count:
+            begin = run.chunk_start(position)
+            known = self.at(begin)
+            if known is not None:
+                position = self._skip(run, known.end)
+                continue
+            limit = self.next_start(begin)
+            stop = bisect_right(run.ends, limit)
+            if stop <= position:
+                raise CorruptData(f"two answers disagree on the chunk at byte {begin} of a file")
+            self._insert(run.part(position, stop) if (position, stop) != (0, count) else run)
+            position = stop
+
+    @staticmethod
+    def _skip(run: Run, known_end: int) -> int:
+        """The run's first chunk after what is known until `known_end`, which must be a boundary of the run too."""
+        after = bisect_right(run.ends, known_end)
+        if after < len(run.ends) and run.chunk_start(after) != known_end:
+            raise CorruptData(f"two answers disagree on the chunk at byte {run.chunk_start(after)} of a file")
+        return after
+
+    def _yield_to(self, run: Run) -> None:
+        """Make room for a proven run where only unproven ones stand."""
+        at = run.start
+        while at < run.end:
+            known = self.at(at)
+            if known is not None and not known.proven:
+                self.forget(ByteRange(max(known.start, run.start), min(known.end, run.end)))
+            at = known.end if known is not None else max(self.next_start(at), at + 1)
+
+    def _insert(self, run: Run) -> None:
+        """Put a run where nothing is known."""
+        i = bisect_right(self._starts, run.start)
+        self._starts.insert(i, run.start)
+        self._runs.insert(i, run)
+
+    def segment(self, number: int) -> list[Run]:
+        """The runs that start within segment `number`."""
+        first = bisect_right(self._starts, number * SEGMENT_BYTES - 1)
+        last = bisect_right(self._starts, (number + 1) * SEGMENT_BYTES - 1)
+        return self._runs[first:last]
+
+    def gaps(self, span: ByteRange) -> list[ByteRange]:
+        """The parts of `span` of which nothing is known, in order."""
+        found = []
+        at = span.start
+        while at < span.end:
+            known = self.at(at)
+            if known is not None:
+                at = known.end
+                continue
+            end = min(self.next_start(at), span.end)
+            found.append(ByteRange(at, end))
+            at = end
+        return found
+
+    @property
+    def complete(self) -> bool:
+        """Whether every byte of the file is known."""
+        return not self.gaps(ByteRange(0, self.size))
+
+    def __repr__(self) -> str:
+        known = sum(run.end - run.start for run in self._runs)
+        return f"FileMap({len(self._runs)} runs, {known} of {self.size} bytes)"
+
+
+def encode_runs(runs: Iterable[Run]) -> bytes:
+    """Runs as a record of the store, which guards it against change; `decode_runs` is the inverse.
+
+    For each run: start u64, proven u8, xorb hash, first chunk u32, number n of chunks u32, n ends u64, n hashes; little-endian.
+    """
+    parts: list[bytes] = []
+    for run in runs:
+        parts.append(_HEAD.pack(run.start, run.proven, run.xorb, run.chunks.start, len(run.chunks)))
+        parts.append(run.ends.tobytes())
+        parts.append(run.hashes)
+    return b"".join(parts)
+
+
+def decode_runs(record: bytes, size: int) -> list[Run]:
+    """Runs from a record about a file of `size` bytes. Raises CorruptData if it is not one."""
+    runs: list[Run] = []
+    at = 0
+    while at < len(record):
+        if len(record) - at < _HEAD.size:
+            raise CorruptData("a file map in the store is cut short")
+        start, proven, xorb, first, count = _HEAD.unpack_from(record, at)
+        at += _HEAD.size
+        hashes_at = at + 8 * count
+        until = hashes_at + HASH_BYTES * count
+        if proven > 1 or count == 0 or until > len(record):
+            raise CorruptData("a file map in the store is malformed")
+        ends = array("Q", record[at:hashes_at])
+        if ends[0] <= start or ends[-1] > size or not all(map(lt, ends, ends[1:])):
+            raise CorruptData("a file map in the store gives impossible offsets")
+        chunks = ChunkRange(first, first + count)
+        runs.append(Run(start, XorbHash(MerkleHash(xorb)), chunks, ends, record[hashes_at:until], bool(proven)))
+        at = until
+    return runs

@@ -1,0 +1,95 @@
+"""How far to load, for a reader and ahead of it. Pure: it sees the reads, and says which bytes it would like to have.
+
+A file may be read by several programs or threads at once, so a few streams are followed side by side. A read that begins near the
+place that a stream has reached belongs to it, before or behind: the kernel sends many requests at once and they
+arrive in any order. A stream's step doubles each time it has read through one, from the smallest window to the
+largest; it looks ahead a few steps. A read that belongs to no stream starts one, and gets exactly what it asks for, unless it is
+at the beginning of the file, where a window of the smallest size is asked at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from xetfs.protocol.ranges import ByteRange
+from xetfs.settings import MIB
+
+STREAMS_MAX: Final = 8
+"""Streams followed in one file: eight ranks that load a shared file each read one."""
+NEAR_BYTES: Final = 2 * MIB
+"""How far from a stream's end a read may begin and still belong to it: the kernel reads ahead up to 1 MiB, out of order."""
+STEPS_AHEAD: Final = 8
+"""Windows wanted ahead of a stream, once it has grown: at 8 MiB each they keep eight connections busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """demand: what to load if the read finds something missing; begins where the read begins and includes it.
+    ahead: what to load in the background, in windows of `step` bytes; empty if there is nothing new to say.
+    """
+
+    demand: ByteRange
+    ahead: ByteRange
+    step: int
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    reached: int
+    grown_at: int
+    ahead_until: int
+    step: int
+    sequential: bool = False
+
+
+class Prefetcher:
+    def __init__(self, size: int, *, window_bytes_min: int, window_bytes_max: int, ahead_bytes_max: int) -> None:
+        """size of the file; the other three as in Settings, in bytes."""
+        self._size = size
+        self._step_min = window_bytes_min
+        self._step_max = window_bytes_max
+        self._ahead_max = ahead_bytes_max
+        self._streams: list[_Stream] = []  # the most recently used last
+
+    def observe(self, span: ByteRange) -> Want:
+        """Take note of a read of `span` (clipped to the file, not empty) and say what it makes worth loading."""
+        streams = self._streams
+        for i in range(len(streams) - 1, -1, -1):
+            stream = streams[i]
+            if stream.reached - NEAR_BYTES <= span.start <= stream.reached + NEAR_BYTES:
+                if i != len(streams) - 1:
+                    streams.append(streams.pop(i))
+                return self._follow(stream, span)
+        return self._begin(span)
+
+    def _begin(self, span: ByteRange) -> Want:
+        if len(self._streams) >= STREAMS_MAX:
+            del self._streams[0]
+        self._streams.append(_Stream(span.end, span.end, span.end, self._step_min))
+        end = span.end if span.start else max(span.end, min(self._step_min, self._size))
+        return Want(ByteRange(span.start, end), ByteRange(end, end), self._step_min)
+
+    def _follow(self, stream: _Stream, span: ByteRange) -> Want:
+        forward = span.end > stream.reached and span.start > stream.reached - self._step_min
+        if forward:
+            stream.sequential = True
+            stream.reached = span.end
+        if stream.reached - stream.grown_at >= stream.step and stream.step < self._step_max:
+            stream.grown_at = stream.reached
+            stream.step = min(2 * stream.step, self._step_max)
+        if not stream.sequential or not forward:
+            return Want(span, ByteRange(span.end, span.end), stream.step)
+        demand = ByteRange(span.start, min(max(span.end, span.start + stream.step), self._size))
+        return Want(demand, self._look_ahead(stream, demand.end), stream.step)
+
+    def _look_ahead(self, stream: _Stream, after: int) -> ByteRange:
+        """What is newly worth loading ahead; said a step at a time, so that nobody has to look again at each read."""
+        begin = max(stream.ahead_until, after)
+        until = min(stream.reached + min(STEPS_AHEAD * stream.step, self._ahead_max), self._size)
+        if until - begin < stream.step and until < self._size:
+            return ByteRange(after, after)
+        if until <= begin:
+            return ByteRange(after, after)
+        stream.ahead_until = until
+        return ByteRange(begin, until)

@@ -1,0 +1,178 @@
+"""Where blocks are looked for: those just decoded, in memory; then the store on disk. And the way from the one to the other.
+
+A block that was decoded stands on the shelf at once, so that readers need not wait for the disk. A single writer task hands it to the
+store; from then on it may be dropped from memory, the least recently used first, as soon as the budget wants its bytes.
+A block that is not written yet is not dropped: its bytes would have to be fetched again. A store that fails does not hold up the
+way: it takes the block, counts a failure, and the block may be dropped like any other.
+
+All methods are for the event loop's thread; those that say so hop to a worker thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import trio
+
+from xetfs.protocol.hashes import XorbHash
+from xetfs.protocol.ranges import ChunkRange
+from xetfs.protocol.xorb import XorbBlock
+from xetfs.reader.budget import Budget
+from xetfs.store.api import Block, ChunkStore
+from xetfs.store.blocks import MemoryBlock
+
+log = logging.getLogger(__name__)
+
+WRITE_BATCH = 8
+"""Blocks that one hop to the writer thread stores: a hop costs 0.1 ms, a small block's write not much more."""
+DRAIN_TIMEOUT_S = 10.0
+"""Longest that closing waits for blocks to be written; what is not written by then is fetched again one day."""
+
+
+@dataclass(slots=True, eq=False)
+class _Shelved:
+    block: MemoryBlock
+    source: XorbBlock
+    bytes: int
+    written: bool = False
+
+
+class Shelf:
+    def __init__(self, store: ChunkStore, memory_bytes_max: int) -> None:
+        self.store = store
+        self.budget = Budget(memory_bytes_max, reclaim=self._reclaim)
+        self._by_xorb: dict[XorbHash, list[_Shelved]] = {}
+        self._recent: OrderedDict[_Shelved, None] = OrderedDict()
+        self._unwritten: deque[_Shelved] = deque()
+        self._work = trio.Event()
+        self._idle = trio.Event()
+        self._idle.set()
+        self._threads = trio.CapacityLimiter(4)
+        self._writer_thread = trio.CapacityLimiter(1)
+
+    # Looking for blocks
+
+    def find_nowait(self, xorb: XorbHash, chunk: int) -> Block | None:
+        """A block that holds this chunk and is in memory or open."""
+        shelved = self._by_xorb.get(xorb)
+        if shelved is not None:
+            for entry in shelved:
+                chunks = entry.block.chunks
+                if chunks.start <= chunk < chunks.end:
+                    self._recent.move_to_end(entry)
+                    return entry.block
+        return self.store.find_nowait(xorb, chunk)
+
+    async def find(self, xorb: XorbHash, chunk: int) -> Block | None:
+        """A block that holds this chunk, wherever it is kept. May hop to a thread."""
+        block = self.find_nowait(xorb, chunk)
+        if block is None:
+            block = await trio.to_thread.run_sync(self.store.find, xorb, chunk, limiter=self._threads)
+        return block
+
+    async def held(self, wanted: dict[XorbHash, list[ChunkRange]]) -> dict[XorbHash, list[ChunkRange]]:
+        """Which of the wanted chunk ranges are held, in memory or in the store. One hop to a thread for all of them."""
+        held = await trio.to_thread.run_sync(self._held_in_store, wanted, limiter=self._threads)
+        for xorb, found in held.items():
+            found.extend(entry.block.chunks for entry in self._by_xorb.get(xorb, ()))
+            found.sort()
+        return held
+
+    def _held_in_store(self, wanted: dict[XorbHash, list[ChunkRange]]) -> dict[XorbHash, list[ChunkRange]]:
+        return {xorb: list(self.store.held(xorb)) for xorb in wanted}
+
+    async def read(self, block: Block, start: int, end: int) -> bytes | memoryview:
+        """Bytes of a block that the disk must be waited for. Raises CorruptData."""
+        return await trio.to_thread.run_sync(block.read, start, end, limiter=self._threads)
+
+    async def drop(self, block: Block) -> None:
+        """Forget a block that is not what it should be, in memory and in the store."""
+        entries = self._by_xorb.get(block.xorb, [])
+        for entry in [entry for entry in entries if entry.block is block]:
+            self._take_down(entry)
+        await trio.to_thread.run_sync(self.store.drop, block, limiter=self._threads)
+
+    async def records(self, kind: str, keys: Sequence[str]) -> list[bytes | None]:
+        """Records of the store, None for each that it does not have. One hop to a thread."""
+
+        def get() -> list[bytes | None]:
+            return [self.store.get_record(kind, key) for key in keys]
+
+        return await trio.to_thread.run_sync(get, limiter=self._threads)
+
+    async def put_record(self, kind: str, key: str, value: bytes) -> None:
+        """Keep a record. One hop to a thread."""
+        await trio.to_thread.run_sync(self.store.put_record, kind, key, value, limiter=self._threads)
+
+    # Taking blocks in
+
+    def add(self, block: XorbBlock, *, keep: bool = True) -> Block:
+        """Put a decoded block on the shelf and, if it is to be kept, on its way into the store."""
+        entry = _Shelved(MemoryBlock(block), block, len(block.data), written=not keep)
+        entries = self._by_xorb.setdefault(block.xorb, [])
+        entries.insert(bisect_right(entries, block.chunks.start, key=lambda other: other.block.chunks.start), entry)
+        self._recent[entry] = None
+        self.budget.add(entry.bytes)
+        if keep:
+            self._unwritten.append(entry)
+            self._idle = trio.Event() if self._idle.is_set() else self._idle
+            self._work.set()
+        return entry.block
+
+    def _take_down(self, entry: _Shelved) -> None:
+        if entry in self._recent:
+            self._remove(entry)
+            self.budget.release(entry.bytes)
+
+    def _remove(self, entry: _Shelved) -> None:
+        del self._recent[entry]
+        entries = self._by_xorb[entry.block.xorb]
+        entries.remove(entry)
+        if not entries:
+            del self._by_xorb[entry.block.xorb]
+
+    def _reclaim(self, amount: int) -> int:
+        """Drop written blocks, the least recently used first, until `amount` bytes are free."""
+        victims: list[_Shelved] = []
+        freed = 0
+        for entry in self._recent:
+            if freed >= amount:
+                break
+            if entry.written:
+                victims.append(entry)
+                freed += entry.bytes
+        for entry in victims:
+            self._remove(entry)
+        return freed
+
+    async def run_writer(self) -> None:
+        """Write blocks to the store as they come, until cancelled. Runs once, in the engine's nursery."""
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            while self._unwritten:
+                batch = [self._unwritten[i] for i in range(min(WRITE_BATCH, len(self._unwritten)))]
+                await trio.to_thread.run_sync(self._write, batch, limiter=self._writer_thread)
+                for entry in batch:
+                    self._unwritten.popleft()
+                    entry.written = True
+                self.budget.wake()
+            self._idle.set()
+
+    def _write(self, batch: Sequence[_Shelved]) -> None:
+        for entry in batch:
+            self.store.put(entry.source)
+
+    async def drain(self) -> None:
+        """Wait until all blocks are written, at most DRAIN_TIMEOUT_S."""
+        with trio.move_on_after(DRAIN_TIMEOUT_S):
+            await self._idle.wait()
+        if self._unwritten:
+            log.warning("closed before the store had taken all blocks blocks=%d", len(self._unwritten))
+
+    def __repr__(self) -> str:
+        return f"Shelf({len(self._recent)} blocks in memory, {len(self._unwritten)} to write, {self.budget!r})"

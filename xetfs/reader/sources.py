@@ -1,0 +1,240 @@
+"""How a window of a file is loaded: from the CAS for Xet files, through the Hub's resolve route for LFS and plain git files.
+
+A source brings blocks onto the shelf and says what was learnt: runs. Files that are not in Xet have no xorbs; they are cut into
+pieces of a fixed size, and SEGMENT_PIECES of them stand under a made-up xorb hash, so that the store and the file map serve them
+like all others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+from blake3 import blake3
+
+from xetfs import telemetry
+from xetfs.cas.client import CasClient
+from xetfs.errors import AccessDenied, CorruptData, SignedUrlExpired
+from xetfs.hub.client import HubClient
+from xetfs.protocol.hashes import FileId, MerkleHash, XorbHash, chunk_hash
+from xetfs.protocol.names import CommitId, RepoId
+from xetfs.protocol.ranges import ByteRange, ChunkRange
+from xetfs.protocol.reconstruction import Term
+from xetfs.protocol.tree import TreeEntry
+from xetfs.protocol.xorb import CHUNK_BYTES_MAX, XorbBlock
+from xetfs.reader.budget import Urgency
+from xetfs.reader.fetcher import Fetcher
+from xetfs.reader.filemap import Run
+from xetfs.reader.planner import Layout, PlacedTerm, chunks_of, lay_out, learn_runs, missing_chunks, plan_fetches
+from xetfs.reader.shelf import Shelf
+from xetfs.settings import MIB
+from xetfs.store.api import Block
+from xetfs.telemetry import Counters
+
+log = logging.getLogger(__name__)
+
+URL_REFRESHES_MAX: Final = 3
+"""Times that a window's signed URLs are asked for again; a URL that is refused when fresh is refused for another reason."""
+PIECE_BYTES: Final = CHUNK_BYTES_MAX
+SEGMENT_PIECES: Final = 512
+"""Pieces under one made-up xorb: 64 MiB, as in a real one."""
+WHOLE_BYTES_MAX: Final = 32 * MIB
+"""Plain git files up to this size are fetched whole and checked against their git id. The Hub takes no larger ones than 10 MB today."""
+_PIECES_KEY: Final = blake3(b"xetfs: xorb hash of the pieces of a file that is not in Xet").digest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """What a window brought: the runs it taught, and the blocks under them, held for those who waited for it."""
+
+    runs: Sequence[Run]
+    blocks: dict[XorbHash, list[Block]]
+
+    def block(self, xorb: XorbHash, chunk: int) -> Block | None:
+        return _find_in(self.blocks, xorb, chunk)
+
+
+class Source(Protocol):
+    """Where a file's bytes come from."""
+
+    key: str
+    """Names the content; equal for equal content, so that files share what is known of it."""
+
+    async def load(self, span: ByteRange, urgency: Urgency, on_covered: Callable[[ByteRange], None]) -> Loaded:
+        """Bring all of `span` (within the file, not empty) onto the shelf; calls on_covered as soon as it is known what will come.
+
+        Bytes that are corrupt are fetched once more, then CorruptData is raised; other errors are those of cas/ and hub/.
+        """
+        ...
+
+
+class XetSource:
+    """A file in Xet: reconstruction, then the fetches that are not held yet."""
+
+    def __init__(self, file: FileId, size: int, cas: CasClient, fetcher: Fetcher, shelf: Shelf, counters: Counters) -> None:
+        self.key = f"xet-{file.hex()}"
+        self._file = file
+        self._size = size
+        self._cas = cas
+        self._fetcher = fetcher
+        self._shelf = shelf
+        self._counters = counters
+
+    async def load(self, span: ByteRange, urgency: Urgency, on_covered: Callable[[ByteRange], None]) -> Loaded:
+        refreshes = 0
+        fresh = False
+        while True:
+            try:
+                return await self._attempt(span, urgency, on_covered)
+            except SignedUrlExpired:
+                refreshes += 1
+                if refreshes > URL_REFRESHES_MAX:
+                    raise AccessDenied(f"fresh transfer URLs of {self.key[:16]} are refused") from None
+                self._counters.add(telemetry.CAS_URL_REFRESHES)
+                log.info("transfer URLs expired, asking again file=%s bytes=%d-%d", self.key[:16], span.start, span.end)
+            except CorruptData as exc:
+                self._counters.add(telemetry.READER_CORRUPT_WINDOWS)
+                if fresh:
+                    raise
+                fresh = True
+                log.warning("corrupt data, fetching again file=%s bytes=%d-%d: %s", self.key[:16], span.start, span.end, exc)
+
+    async def _attempt(self, span: ByteRange, urgency: Urgency, on_covered: Callable[[ByteRange], None]) -> Loaded:
+        reconstruction = await self._cas.reconstruction(self._file, span)
+        layout = lay_out(reconstruction, span, self._size)
+        on_covered(layout.covered)
+        wanted = chunks_of(layout)
+        held = await self._shelf.held(wanted)
+        missing = missing_chunks(wanted, held.__getitem__)
+        if missing:
+            await self._fetcher.fetch(self._cas, plan_fetches(reconstruction, missing), urgency)
+        return await _learn(self._shelf, layout, wanted)
+
+
+class PlainSource:
+    """A file that is not in Xet, fetched in pieces through the Hub: an LFS object, or a plain git file.
+
+    Plain git files of up to WHOLE_BYTES_MAX are fetched whole and checked against their git id before a byte is given out.
+    """
+
+    def __init__(
+        self, entry: TreeEntry, hub: HubClient, repo: RepoId, commit: CommitId, shelf: Shelf, counters: Counters
+    ) -> None:
+        self._is_lfs = entry.sha256 is not None
+        name = entry.sha256.hex() if entry.sha256 is not None else entry.oid
+        self.key = f"lfs-{name}" if self._is_lfs else f"git-{name or f'{repo}@{commit}/{entry.path}'}"
+        self._entry = entry
+        self._hub = hub
+        self._repo = repo
+        self._commit = commit
+        self._shelf = shelf
+        self._counters = counters
+        self._whole = not self._is_lfs and entry.size <= WHOLE_BYTES_MAX
+
+    async def load(self, span: ByteRange, urgency: Urgency, on_covered: Callable[[ByteRange], None]) -> Loaded:
+        size = self._entry.size
+        if self._whole:
+            span = ByteRange(0, size)
+        covered = ByteRange(span.start // PIECE_BYTES * PIECE_BYTES, min(-(-span.end // PIECE_BYTES) * PIECE_BYTES, size))
+        on_covered(covered)
+        layout = self._layout(covered)
+        wanted = chunks_of(layout)
+        held = await self._shelf.held(wanted)
+        if any(missing_chunks(wanted, held.__getitem__).values()):
+            await self._fetch_checked(layout, urgency)
+        loaded = await _learn(self._shelf, layout, wanted)
+        return loaded
+
+    def _layout(self, covered: ByteRange) -> Layout:
+        """`covered` as terms: one for each made-up xorb that it touches."""
+        terms = []
+        at = covered.start
+        segment_bytes = SEGMENT_PIECES * PIECE_BYTES
+        while at < covered.end:
+            segment = at // segment_bytes
+            end = min((segment + 1) * segment_bytes, covered.end)
+            first = (at - segment * segment_bytes) // PIECE_BYTES
+            chunks = ChunkRange(first, first + -(-(end - at) // PIECE_BYTES))
+            terms.append(PlacedTerm(at, Term(self._xorb(segment), chunks, end - at)))
+            at = end
+        return Layout(tuple(terms), covered)
+
+    def _xorb(self, segment: int) -> XorbHash:
+        name = f"{self.key} {segment}".encode()
+        return XorbHash(MerkleHash(blake3(name, key=_PIECES_KEY).digest()))
+
+    async def _fetch_checked(self, layout: Layout, urgency: Urgency) -> None:
+        """Fetch a layout and put it on the shelf; what fails its check is fetched once more."""
+        covered = layout.covered
+        await self._shelf.budget.acquire(len(covered), urgency)
+        try:
+            data = bytearray(len(covered))
+            for last in (False, True):
+                view = memoryview(data)
+                await self._hub.fetch_file(self._repo, self._commit, self._entry.path, covered, self._entry.size, view)
+                if not self._whole or not self._entry.oid or await trio.to_thread.run_sync(_git_oid, view) == self._entry.oid:
+                    break
+                self._counters.add(telemetry.READER_CORRUPT_WINDOWS)
+                if last:
+                    raise CorruptData(f"{self._repo}: {self._entry.path} does not have the content that its git id says")
+                log.warning("corrupt data, fetching again repo=%s path=%r", self._repo, self._entry.path)
+        finally:
+            self._shelf.budget.release(len(covered))
+        for block in await trio.to_thread.run_sync(_cut, layout, memoryview(data).toreadonly()):
+            self._shelf.add(block)
+
+
+def _git_oid(data: memoryview) -> str:
+    """The id that git gives to a file with this content."""
+    digest = hashlib.sha1(b"blob %d\0" % len(data), usedforsecurity=False)
+    digest.update(data)
+    return digest.hexdigest()
+
+
+def _cut(layout: Layout, data: memoryview) -> list[XorbBlock]:
+    """The bytes of a layout as one block for each of its made-up xorbs."""
+    blocks = []
+    for placed in layout.terms:
+        at = placed.start - layout.covered.start
+        part = data[at : at + placed.term.length]
+        offsets = (*range(0, len(part), PIECE_BYTES), len(part))
+        hashes = tuple(chunk_hash(part[i : i + PIECE_BYTES]) for i in range(0, len(part), PIECE_BYTES))
+        blocks.append(XorbBlock(placed.term.xorb, placed.term.chunks, part, offsets, hashes))
+    return blocks
+
+
+async def _learn(shelf: Shelf, layout: Layout, wanted: dict[XorbHash, list[ChunkRange]]) -> Loaded:
+    """Gather the blocks under a layout and learn its runs. A block that contradicts the layout is dropped from the store."""
+    blocks: dict[XorbHash, list[Block]] = {}
+    for xorb, ranges in wanted.items():
+        found = blocks[xorb] = []
+        for chunks in ranges:
+            at = chunks.start
+            while at < chunks.end:
+                block = await shelf.find(xorb, at)
+                if block is None:
+                    raise CorruptData(f"chunk {at} of xorb {xorb.hex()[:12]} is not where it was a moment ago")
+                found.append(block)
+                at = block.chunks.end
+    try:
+        return Loaded(learn_runs(layout, lambda xorb, chunk: _find_in(blocks, xorb, chunk)), blocks)
+    except CorruptData:
+        for found in blocks.values():
+            for block in found:
+                await shelf.drop(block)
+        raise
+
+
+def _find_in(blocks: dict[XorbHash, list[Block]], xorb: XorbHash, chunk: int) -> Block | None:
+    """The block with this chunk among blocks that are in order of where they were looked for."""
+    found = blocks.get(xorb, [])
+    place = bisect_right(found, chunk, key=lambda block: block.chunks.start)
+    for block in reversed(found[:place]):
+        if block.chunks.start <= chunk < block.chunks.end:
+            return block
+    return None

@@ -1,0 +1,12 @@
+"""What a repo looks like as files, and the wiring of everything under it. The fronts begin here.
+
+engine.py   open_engine(): one engine for all mounts of a process
+view.py     RepoView and Node: one repo at one commit as a tree
+listing.py  directory listings: from the store or the Hub, with names that cannot be served left out
+revisions.py  which commit a revision is, and who may know
+"""
+
+from xetfs.repo.engine import Engine, open_engine
+from xetfs.repo.view import Node, RepoView
+
+__all__ = ["Engine", "Node", "RepoView", "open_engine"]

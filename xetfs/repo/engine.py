@@ -1,0 +1,125 @@
+"""One engine for all that a process shows of the Hub: the wiring, and the one nursery whose tasks outlive the calls that start them.
+
+Closing runs in reverse order of opening: readers stop loading ahead, maps and blocks on their way are written, the connections close,
+the store closes last.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+import trio
+
+from xetfs.cas.client import CasClient
+from xetfs.hub.client import HubClient
+from xetfs.net.client import HttpClient, open_http_client
+from xetfs.protocol.names import RepoRef
+from xetfs.protocol.tree import RepoInfo, TreeEntry
+from xetfs.reader.fetcher import Fetcher
+from xetfs.reader.file import FileReader
+from xetfs.reader.shelf import Shelf
+from xetfs.reader.sources import PlainSource, Source, XetSource
+from xetfs.repo.listing import Lister
+from xetfs.repo.revisions import Revisions
+from xetfs.repo.view import RepoView
+from xetfs.settings import Settings
+from xetfs.store.disk import DiskStore
+from xetfs.telemetry import Counters
+
+log = logging.getLogger(__name__)
+
+READERS_KEPT_MAX: Final = 256
+"""Closed readers that are kept, with what they know of their files, for the next opening."""
+FLUSH_INTERVAL_S: Final = 1.0
+"""How often what was learnt about files is given to the store; a crash loses no more than that, and only time."""
+
+
+class Engine:
+    def __init__(self, settings: Settings, *, http: HttpClient, shelf: Shelf, nursery: trio.Nursery, counters: Counters) -> None:
+        self.settings = settings
+        self.counters = counters
+        self.shelf = shelf
+        self._http = http
+        self._hub = HubClient(http, settings)
+        self._nursery = nursery
+        self._fetcher = Fetcher(nursery, shelf, settings)
+        self._revisions = Revisions(self._hub, shelf, settings)
+        self._readers: OrderedDict[str, FileReader] = OrderedDict()
+
+    async def open_repo(self, ref: RepoRef) -> RepoView:
+        """The repo at the commit that `ref` is now, its root directory listed.
+
+        Raises RepoNotFound, RevisionNotFound, AuthRequired, AccessDenied, Offline, Unavailable and what else stands between these
+        credentials and the bytes; EntryNotFound or NotADirectory if there is no such subfolder.
+        """
+        info = await self._revisions.resolve(ref)
+        lister = Lister(self._hub, self.shelf, self.settings.endpoint, info.repo, info.commit)
+        cas = CasClient(self._http, partial(self._hub.xet_token, info.repo, info.commit))
+        view = RepoView(ref, info, lister=lister, open_reader=partial(self._reader, info, cas), nursery=self._nursery)
+        await view.children(view.root)
+        return view
+
+    def _reader(self, info: RepoInfo, cas: CasClient, entry: TreeEntry) -> FileReader:
+        """The reader for this content: the one that is there, or a new one."""
+        source = self._source(info, cas, entry)
+        reader = self._readers.get(source.key)
+        if reader is None or reader.size != entry.size:
+            reader = FileReader(
+                source, entry.size, shelf=self.shelf, nursery=self._nursery, settings=self.settings, counters=self.counters
+            )
+            self._readers[source.key] = reader
+            self._drop_idle_readers()
+        self._readers.move_to_end(source.key)
+        return reader
+
+    def _source(self, info: RepoInfo, cas: CasClient, entry: TreeEntry) -> Source:
+        if entry.file_id is not None and entry.size:
+            return XetSource(entry.file_id, entry.size, cas, self._fetcher, self.shelf, self.counters)
+        return PlainSource(entry, self._hub, info.repo, info.commit, self.shelf, self.counters)
+
+    def _drop_idle_readers(self) -> None:
+        excess = len(self._readers) - READERS_KEPT_MAX
+        if excess > 0:
+            for key in [key for key, reader in self._readers.items() if reader.idle][:excess]:
+                del self._readers[key]
+
+    async def flush(self) -> None:
+        """Give what was learnt about files to the store."""
+        for reader in tuple(self._readers.values()):
+            await reader.flush()
+
+    async def run_flusher(self) -> None:
+        """Flush every FLUSH_INTERVAL_S, until cancelled."""
+        while True:
+            await trio.sleep(FLUSH_INTERVAL_S)
+            await self.flush()
+
+    def __repr__(self) -> str:
+        return f"Engine({len(self._readers)} readers, {self.shelf!r})"
+
+
+@asynccontextmanager
+async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
+    """An engine, ready to open repos. Raises StoreFailed when the cache directory cannot be used."""
+    counters = Counters()
+    store = await trio.to_thread.run_sync(DiskStore, settings, counters)
+    try:
+        async with open_http_client(settings, counters) as http, trio.open_nursery() as nursery:
+            shelf = Shelf(store, settings.memory_bytes_max)
+            engine = Engine(settings, http=http, shelf=shelf, nursery=nursery, counters=counters)
+            nursery.start_soon(shelf.run_writer)
+            nursery.start_soon(engine.run_flusher)
+            try:
+                yield engine
+            finally:
+                with trio.CancelScope(shield=True):
+                    await engine.flush()
+                    await shelf.drain()
+                nursery.cancel_scope.cancel()
+    finally:
+        store.close()

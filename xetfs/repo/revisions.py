@@ -1,0 +1,94 @@
+"""Which commit a revision is, and who may know.
+
+The answer is kept, so that a repo that was mounted once can be mounted without a network. What is kept of a repo that is not open
+to everybody is filed under a fingerprint of the token that could read it: another token, or none, does not find it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import trio
+from blake3 import blake3
+
+from xetfs.errors import InvalidArgument, Offline, RateLimited, Unavailable
+from xetfs.hub.client import HubClient
+from xetfs.protocol.names import RepoId, RepoRef, is_commit_id, parse_commit_id
+from xetfs.protocol.tree import RepoInfo
+from xetfs.reader.shelf import Shelf
+from xetfs.settings import Settings
+
+log = logging.getLogger(__name__)
+
+REVISION_RECORD = "revision"
+"""Kind of the store's records that hold what a revision was when it was last asked for."""
+PATIENCE_S = 10.0
+"""How long an unreachable Hub is tried when the last known commit could be served instead."""
+
+_FINGERPRINT_KEY = blake3(b"xetfs: fingerprint of the token that could read a repo").digest()
+
+
+class Revisions:
+    def __init__(self, hub: HubClient, shelf: Shelf, settings: Settings) -> None:
+        self._hub = hub
+        self._shelf = shelf
+        self._settings = settings
+
+    async def resolve(self, ref: RepoRef) -> RepoInfo:
+        """The commit of `ref` and what else the Hub says of the repo; fails for a repo that these credentials may not read.
+
+        A commit id that was resolved before is not asked for again. When the Hub cannot be reached, the last known answer is
+        taken, with a warning. Raises the errors of HubClient.repo_info and check_readable; Offline when nothing is known.
+        """
+        known = await self._known(ref)
+        if known is not None and (self._settings.offline or is_commit_id(ref.revision)):
+            return known
+        if self._settings.offline:
+            raise Offline(f"offline, and {ref} was never opened from here", hint="open it once while online")
+        try:
+            with trio.fail_after(PATIENCE_S if known is not None else self._settings.operation_deadline_s):
+                info = await self._hub.repo_info(ref.repo, ref.revision)
+                await self._hub.check_readable(info)
+        except (Unavailable, RateLimited, trio.TooSlowError) as exc:
+            if known is None:
+                if isinstance(exc, trio.TooSlowError):
+                    raise Unavailable(f"{self._settings.endpoint} does not answer") from None
+                raise
+            log.warning("the Hub cannot be reached, serving the last known commit repo=%s commit=%s: %s", ref, known.commit[:12], exc)
+            return known
+        await self._remember(ref, info)
+        return info
+
+    async def _known(self, ref: RepoRef) -> RepoInfo | None:
+        keys = [self._key(ref, reader) for reader in (self._fingerprint(), "everybody")]
+        for record in await self._shelf.records(REVISION_RECORD, keys):
+            if record is not None:
+                return _decode(record)
+        return None
+
+    async def _remember(self, ref: RepoRef, info: RepoInfo) -> None:
+        reader = self._fingerprint() if info.private or info.gated else "everybody"
+        await self._shelf.put_record(REVISION_RECORD, self._key(ref, reader), _encode(info))
+
+    def _key(self, ref: RepoRef, reader: str) -> str:
+        return f"{self._settings.endpoint} {ref.repo}@{ref.revision} {reader}"
+
+    def _fingerprint(self) -> str:
+        token = self._settings.token
+        if token is None:
+            return "nobody"
+        return blake3(token.reveal().encode(), key=_FINGERPRINT_KEY).hexdigest()
+
+
+def _encode(info: RepoInfo) -> bytes:
+    return json.dumps([info.repo.kind, info.repo.name, info.commit, info.modified_s, info.private, info.gated]).encode()
+
+
+def _decode(record: bytes) -> RepoInfo | None:
+    try:
+        kind, name, commit, modified_s, private, gated = json.loads(record)
+        repo = RepoId(kind, name)
+    except (ValueError, TypeError, InvalidArgument):
+        return None  # written by another version: the Hub is asked again
+    return RepoInfo(repo, parse_commit_id(commit), modified_s, bool(private), bool(gated), disabled=False)

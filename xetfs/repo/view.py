@@ -1,0 +1,159 @@
+"""One repo at one commit as a tree of nodes.
+
+Directories are listed on first use, one level at a time, once for all who ask; then nothing about them changes. Node numbers are
+given in the order of discovery, 1 is the root, and stay as long as the view. Event loop only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import trio
+
+from xetfs.errors import BadHandle, EntryNotFound, IsADirectory, NotADirectory
+from xetfs.protocol.names import CommitId, RepoId, RepoRef
+from xetfs.protocol.tree import RepoInfo, TreeEntry
+from xetfs.reader.file import FileReader
+from xetfs.reader.flights import Flight
+from xetfs.repo.listing import Lister
+
+
+class Node:
+    """A place in the tree: a file or a directory. entry: what the listing says of it; None only for the root."""
+
+    __slots__ = ("children", "entry", "name", "number", "parent")
+
+    def __init__(self, number: int, name: str, parent: Node | None, entry: TreeEntry | None) -> None:
+        self.number = number
+        self.name = name
+        self.parent = parent
+        self.entry = entry
+        self.children: dict[str, Node] | None = None
+
+    @property
+    def is_directory(self) -> bool:
+        return self.entry is None or self.entry.kind == "directory"
+
+    @property
+    def size(self) -> int:
+        return self.entry.size if self.entry is not None and self.entry.kind == "file" else 0
+
+    @property
+    def mtime_s(self) -> int | None:
+        """When it last changed, if the listing says so."""
+        return self.entry.mtime_s if self.entry is not None else None
+
+    @property
+    def path(self) -> str:
+        """Path within the repo; "" for its root."""
+        return self.entry.path if self.entry is not None else ""
+
+    def __repr__(self) -> str:
+        return f"Node({self.number}, {self.path!r})"
+
+
+class RepoView:
+    def __init__(
+        self,
+        ref: RepoRef,
+        info: RepoInfo,
+        *,
+        lister: Lister,
+        open_reader: Callable[[TreeEntry], FileReader],
+        nursery: trio.Nursery,
+    ) -> None:
+        self.ref = ref
+        self.repo: RepoId = info.repo
+        self.commit: CommitId = info.commit
+        self.modified_s = info.modified_s
+        self.private = info.private or info.gated
+        self._lister = lister
+        self._open_reader = open_reader
+        self._nursery = nursery
+        self._listings: dict[int, Flight[None]] = {}
+        self.root = Node(1, "", None, None)
+        self._nodes = [self.root]
+
+    def node(self, number: int) -> Node:
+        """The node with this number. Raises BadHandle if there is none."""
+        if not 1 <= number <= len(self._nodes):
+            raise BadHandle(f"{self.ref}: no node {number}")
+        return self._nodes[number - 1]
+
+    def lookup_nowait(self, directory: Node, name: str) -> Node | None:
+        """The node `name` in `directory`; None when the directory is not listed yet. Raises EntryNotFound, NotADirectory."""
+        if directory.children is None:
+            if not directory.is_directory:
+                raise NotADirectory(f"{self.ref}: {directory.path!r} is a file")
+            return None
+        node = directory.children.get(name)
+        if node is None:
+            raise EntryNotFound(f"{self.ref}: no {name!r} in {directory.path!r}")
+        return node
+
+    async def lookup(self, directory: Node, name: str) -> Node:
+        """The node `name` in `directory`. Raises EntryNotFound, NotADirectory, and the errors of listing it."""
+        node = self.lookup_nowait(directory, name)
+        if node is None:
+            children = await self._list(directory)
+            if name not in children:
+                raise EntryNotFound(f"{self.ref}: no {name!r} in {directory.path!r}")
+            node = children[name]
+        return node
+
+    async def children(self, directory: Node) -> Sequence[Node]:
+        """The nodes in `directory`, sorted by name. Raises NotADirectory, and the errors of listing it."""
+        if not directory.is_directory:
+            raise NotADirectory(f"{self.ref}: {directory.path!r} is a file")
+        return tuple((await self._list(directory)).values())
+
+    async def _list(self, directory: Node) -> dict[str, Node]:
+        if directory.children is None:
+            flight = self._listings.get(directory.number)
+            if flight is None or flight.ended:
+                flight = Flight(self._nursery, partial(self._load_children, directory))
+                self._listings[directory.number] = flight
+            flight.join()
+            try:
+                await flight.wait()
+            finally:
+                flight.leave()
+        if directory.children is None:
+            raise RuntimeError("a listing ended without a result")
+        return directory.children
+
+    async def _load_children(self, directory: Node) -> None:
+        try:
+            folder = directory.path if directory is not self.root else self.ref.subfolder
+            entries = await self._lister.list(folder)
+            children: dict[str, Node] = {}
+            for entry in entries:
+                name = entry.path.rpartition("/")[2]
+                node = Node(len(self._nodes) + 1, name, directory, entry)
+                self._nodes.append(node)
+                children[name] = node
+            directory.children = children
+        finally:
+            self._listings.pop(directory.number, None)
+
+    def open_file(self, node: Node) -> FileReader:
+        """A reader of the file's bytes, opened; the caller closes it. Raises IsADirectory."""
+        if node.entry is None or node.is_directory:
+            raise IsADirectory(f"{self.ref}: {node.path!r} is a directory")
+        reader = self._open_reader(node.entry)
+        reader.open()
+        return reader
+
+    def xattrs(self, node: Node) -> dict[str, bytes]:
+        """Extended attributes of a node: what the listing says of it."""
+        found = {"user.xetfs.repo": str(self.repo).encode(), "user.xetfs.commit": self.commit.encode()}
+        entry = node.entry
+        if entry is not None:
+            if entry.oid:
+                found["user.xetfs.oid"] = entry.oid.encode()
+            if entry.file_id is not None:
+                found["user.xetfs.hash"] = entry.file_id.hex().encode()
+            if entry.sha256 is not None:
+                found["user.xetfs.sha256"] = entry.sha256.hex().encode()
+        return found
