@@ -61,9 +61,16 @@ class RateLimited(XetfsError):
 
 
 class Unavailable(XetfsError):
-    """The other side cannot be reached, answers 5xx, or broke off: may work again in a moment."""
+    """The other side cannot be reached, answers 5xx, or broke off: may work again in a moment.
+
+    `retry_after_s` is what the server asked for (a 503 may), or None.
+    """
 
     retryable = True
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
 
 
 class Offline(XetfsError):

@@ -1,0 +1,129 @@
+"""CasClient: how the files of one repo and commit are made up, and the bytes of xorbs.
+
+Two kinds of request. Questions (reconstructions, proofs) go to the CAS with its token, which is kept fresh and replaced once when
+it is refused. Data comes from wherever a signed URL points, without any token. What is learned about a server (no version 2,
+no proofs, no multi-range) is kept per origin, for the life of the process.
+Source: Xet spec, "Reconstruction" and "Authentication"; xet-core cas_client/remote_client.rs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Container, Sequence
+from typing import ClassVar, Literal
+
+from xetfs.cas.fetching import Part, fetch_parts
+from xetfs.cas.token import TokenSource
+from xetfs.errors import AccessDenied, AuthRequired, EntryNotFound, XetfsError
+from xetfs.net.client import Answer, HttpClient
+from xetfs.net.failures import error_of_status
+from xetfs.net.origins import Credentials, Origin
+from xetfs.protocol.hashes import FileId
+from xetfs.protocol.proof import RangeProof, parse_range_proof
+from xetfs.protocol.ranges import ByteRange
+from xetfs.protocol.reconstruction import Reconstruction, SignedUrl, parse_reconstruction
+from xetfs.protocol.tree import XetToken
+from xetfs.telemetry import CAS_RECONSTRUCTIONS
+
+
+class CasClient:
+    """One per repo and commit, since a token is good for these alone."""
+
+    _v1_only: ClassVar[set[Origin]] = set()
+    """CAS servers that refused version 2 and then answered version 1. The file may be missing from both, hence "then"."""
+    _answering: ClassVar[set[Origin]] = set()
+    _proving: ClassVar[set[Origin]] = set()
+    _proofless: ClassVar[set[Origin]] = set()
+    """CAS servers that answered a reconstruction, never a proof, and had no endpoint for one."""
+
+    def __init__(
+        self, http: HttpClient, fetch_token: Callable[[], Awaitable[XetToken]], *, now_s: Callable[[], float] = time.time
+    ) -> None:
+        """fetch_token: asks the Hub, every time it is called. now_s: wall clock."""
+        self._http = http
+        self._tokens = TokenSource(fetch_token, now_s=now_s)
+
+    async def reconstruction(self, file: FileId, span: ByteRange) -> Reconstruction:
+        """What the bytes `span` of a file consist of; whole chunks, so usually a little more at both ends. span may not be empty.
+
+        Raises RangeNotSatisfiable if it begins past the end, EntryNotFound, AuthRequired, AccessDenied, ProtocolViolation, and
+        what the network brings.
+        """
+        what = f"reconstruction of {file.hex()[:12]}"
+        headers = {"range": f"bytes={span.to_http()}"}
+        self._http.counters.add(CAS_RECONSTRUCTIONS)
+        origin, answer = await self._ask(f"/v2/reconstructions/{file.hex()}", headers, what, unless=self._v1_only)
+        if answer is not None and answer.status not in (404, 501):
+            return self._parse(origin, answer, 2, what)
+        origin, answer = await self._ask(f"/v1/reconstructions/{file.hex()}", headers, what)
+        assert answer is not None
+        found = self._parse(origin, answer, 1, what)
+        self._v1_only.add(origin)
+        return found
+
+    def _parse(self, origin: Origin, answer: Answer, version: Literal[1, 2], what: str) -> Reconstruction:
+        if answer.status != 200:
+            raise _refusal(answer, what)
+        found = parse_reconstruction(answer.body, version)
+        self._answering.add(origin)
+        return found
+
+    async def range_proof(self, file: FileId, span: ByteRange) -> RangeProof:
+        """Merkle summaries of everything around `span`, from which its chunks can be proven to belong to `file`.
+
+        Raises EntryNotFound when there is none to be had: the server has no such file, or no proofs at all (which is remembered,
+        and asking again then costs no request); else as `reconstruction`.
+        """
+        what = f"range proof of {file.hex()[:12]}"
+        headers = {"x-range-dirty": f"bytes={span.to_http()}"}
+        origin, answer = await self._ask(f"/v2/file-chunk-hashes/{file.hex()}", headers, what, unless=self._proofless)
+        if answer is None:
+            raise EntryNotFound(f"{what}: {origin} offers no proofs")
+        if answer.status == 200:
+            proof = parse_range_proof(answer.body)
+            self._proving.add(origin)
+            return proof
+        # A 404 may as well speak of the file, so it counts only against a server that is known to have files.
+        missing = answer.status in (405, 501) or (answer.status == 404 and origin in self._answering)
+        if missing and origin not in self._proving:
+            self._proofless.add(origin)
+            raise EntryNotFound(f"{what}: {origin} offers no proofs")
+        raise _refusal(answer, what)
+
+    async def fetch(self, url: SignedUrl, parts: Sequence[Part]) -> None:
+        """Fill each buffer with the bytes of its range of the object at `url`; several ranges go in one request.
+
+        Buffers are as long as their ranges, which do not overlap; after an error or a cancellation their content is undefined.
+        Raises SignedUrlExpired (ask for the reconstruction again), Unavailable, RateLimited, ProtocolViolation.
+        """
+        await fetch_parts(self._http, url, parts)
+
+    async def _ask(
+        self, path: str, headers: dict[str, str], what: str, *, unless: Container[Origin] = ()
+    ) -> tuple[Origin, Answer | None]:
+        """The CAS's origin and its answer to a question; None, and no request, if the origin is among `unless`."""
+        token = await self._tokens.get()
+        answer = await self._send(token, path, headers, what, unless)
+        if answer is not None and answer.status == 401:
+            token = await self._tokens.replace(token)
+            answer = await self._send(token, path, headers, what, unless)
+        return Origin.of(token.cas_url), answer
+
+    async def _send(
+        self, token: XetToken, path: str, headers: dict[str, str], what: str, unless: Container[Origin]
+    ) -> Answer | None:
+        origin = Origin.of(token.cas_url)
+        if origin in unless:
+            return None
+        credentials = Credentials(origin, token.access_token)
+        return await self._http.request(token.cas_url + path, what, headers=headers, credentials=credentials)
+
+
+def _refusal(answer: Answer, what: str) -> XetfsError:
+    match answer.status:
+        case 401:
+            return AuthRequired(f"{what}: the CAS refused two tokens in a row")
+        case 403:
+            return AccessDenied(f"{what}: the CAS token does not reach this file (403)")
+        case status:
+            return error_of_status(status, answer.headers, what)

@@ -1,0 +1,98 @@
+"""The CAS token of one repo and commit, asked for once for everybody who waits.
+
+The refresh runs in a task of its own, which lives as long as somebody waits for it: a waiter that is cancelled leaves without
+disturbing the others, and the last one to leave cancels it. Between two awaits nothing else runs, so each check of `_refresh` and
+what follows from it happen together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from copy import copy
+from typing import Final
+
+import trio
+
+from xetfs.errors import AuthRequired, Unavailable
+from xetfs.protocol.tree import XetToken
+
+EXPIRY_MARGIN_S: Final = 30
+"""A token this close to its end is not used any more. Source: xet-core, cas_client auth (the same margin)."""
+
+
+class _Refresh:
+    """One request for a token, and those who wait for it."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.waiters = 0
+        self.token: XetToken | None = None
+        self.error: Exception | None = None
+        self.scope = trio.CancelScope()
+
+    def error_for_waiter(self) -> Exception:
+        """An exception of its own for each waiter: a shared one would collect the traceback of all."""
+        error = copy(self.error) if self.error is not None else None
+        return error or Unavailable("the request for a CAS token was given up")
+
+
+class TokenSource:
+    """Gives a valid token. now_s: the wall clock, which the server's `exp` refers to."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[XetToken]], *, now_s: Callable[[], float] = time.time) -> None:
+        self._fetch = fetch
+        self._now_s = now_s
+        self._token: XetToken | None = None
+        self._refresh: _Refresh | None = None
+
+    def __repr__(self) -> str:
+        return f"TokenSource(held={self._token is not None})"
+
+    async def get(self) -> XetToken:
+        """The token at hand, or a new one when it is about to expire. Raises what fetching it raises."""
+        token = self._token
+        if token is not None and token.expires_s > self._now_s() + EXPIRY_MARGIN_S:
+            return token
+        return await self._join_refresh()
+
+    async def replace(self, refused: XetToken) -> XetToken:
+        """Another token than `refused`, which the CAS answered 401 to. Raises AuthRequired if the Hub gives the same again."""
+        token = self._token
+        if token is not None and token.access_token != refused.access_token:
+            return token  # somebody else was refused before us
+        token = await self._join_refresh()
+        if token.access_token == refused.access_token:
+            raise AuthRequired("the CAS refuses the token that the Hub gives", hint="try again later")
+        return token
+
+    async def _join_refresh(self) -> XetToken:
+        """Wait for the refresh under way, or for one begun now. A waiter that is cancelled leaves it to the others."""
+        refresh = self._refresh
+        if refresh is None:
+            refresh = self._refresh = _Refresh()
+            trio.lowlevel.spawn_system_task(self._run, refresh)
+        refresh.waiters += 1
+        try:
+            await refresh.done.wait()
+        finally:
+            refresh.waiters -= 1
+            if not refresh.waiters and not refresh.done.is_set():
+                self._refresh = None  # nobody joins what is being cancelled
+                refresh.scope.cancel()
+        if refresh.token is None:
+            raise refresh.error_for_waiter()
+        return refresh.token
+
+    async def _run(self, refresh: _Refresh) -> None:
+        """The refresh itself. Runs outside every deadline of its waiters; fetching bounds its own attempts."""
+        with refresh.scope:
+            try:
+                refresh.token = await self._fetch()
+            except Exception as error:  # handed to the waiters
+                refresh.error = error
+        if self._refresh is refresh:
+            self._refresh = None
+            if refresh.token is not None:
+                self._token = refresh.token
+        refresh.done.set()

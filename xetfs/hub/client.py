@@ -1,0 +1,194 @@
+"""HubClient: questions to the Hub about one repo at one commit, and the bytes of files that are not in Xet.
+
+One request per question, apart from redirects (a renamed repo, a file's storage). The Hub's token goes to the Hub's own origin
+and nowhere else; the CAS token that it answers with is passed on, never used here.
+Source: huggingface_hub, hf_api.py and file_download.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+from urllib.parse import quote, urljoin
+
+from xetfs.errors import AccessDenied, EntryNotFound, ProtocolViolation, Unavailable, XetfsError
+from xetfs.hub.refusals import error_of_refusal
+from xetfs.net.bodies import take_range
+from xetfs.net.client import Answer, Download, HttpClient
+from xetfs.net.failures import error_of_status, is_retried_status
+from xetfs.net.origins import Credentials, Origin
+from xetfs.protocol.names import CommitId, RepoId, check_revision
+from xetfs.protocol.ranges import ByteRange
+from xetfs.protocol.tree import RepoInfo, TreeEntry, XetToken, parse_next_link, parse_repo_info, parse_tree_page, parse_xet_token
+from xetfs.settings import Settings
+from xetfs.telemetry import HUB_BYTES, HUB_REQUESTS, HUB_TOKEN_REFRESHES
+
+PAGE_ENTRIES: Final = 1000
+"""Entries asked for per page: the most that the Hub gives."""
+PAGES_MAX: Final = 10_000
+"""Pages of one directory. At 1000 entries each more than any directory that is usable."""
+ENTRIES_MAX: Final = 2_000_000
+"""Entries of one directory: what some 500 MiB of memory hold."""
+
+
+class HubClient:
+    """One per engine."""
+
+    def __init__(self, http: HttpClient, settings: Settings) -> None:
+        self._http = http
+        self._endpoint = settings.endpoint.rstrip("/")
+        self._credentials = None if settings.token is None else Credentials(Origin.of(self._endpoint), settings.token)
+
+    def __repr__(self) -> str:
+        return f"HubClient({self._endpoint})"
+
+    async def repo_info(self, repo: RepoId, revision: str) -> RepoInfo:
+        """The repo under its canonical name, and the commit that `revision` stands for now.
+
+        Raises RepoNotFound, RevisionNotFound, AuthRequired, AccessDenied (disabled), and what the network brings.
+        """
+        check_revision(revision)
+        what = f"{repo}@{revision}"
+        answer = await self._ask(f"{repo.api_path}/revision/{_segment(revision)}", repo, what)
+        info = parse_repo_info(answer.body, repo)
+        if info.disabled:
+            raise AccessDenied(f"{info.repo} is disabled by the Hub")
+        return info
+
+    async def check_readable(self, info: RepoInfo) -> None:
+        """Raise now what the first read would: a gated repo may be listed by everybody, and read only by some.
+
+        One request, and none for a repo that is open to all. A CAS token is asked for, because it is granted by the same rule as
+        the content. A Hub without Xet answers 404 to that: then the headers of one of the repo's files are asked for.
+        Raises AuthRequired, AccessDenied, RepoNotFound.
+        """
+        if not info.gated and not info.private:
+            return
+        try:
+            await self.xet_token(info.repo, info.commit)
+        except EntryNotFound:
+            await self._check_some_file(info)
+
+    async def _check_some_file(self, info: RepoInfo) -> None:
+        async for page in self.tree_pages(info.repo, info.commit, ""):
+            for entry in page:
+                if entry.kind == "file":
+                    url = self._content_url(info.repo, info.commit, entry.path)
+                    what = f"{entry.path!r} of {info.repo}"
+                    await self._head(url, info.repo, what)
+                    return
+
+    async def _head(self, url: str, repo: RepoId, what: str) -> None:
+        """Ask for the headers of a file. Reaching its storage is not needed: the Hub has agreed when it redirects there."""
+        self._http.counters.add(HUB_REQUESTS)
+        answer = await self._http.request(url, what, method="HEAD", credentials=self._credentials, follow=False)
+        if answer.status >= 400:
+            raise self._refusal(answer, repo, what)
+
+    async def tree_pages(self, repo: RepoId, commit: CommitId, path: str) -> AsyncIterator[tuple[TreeEntry, ...]]:
+        """The entries of one directory ("" is the root), a page at a time, in the Hub's order; not of those below.
+
+        Raises EntryNotFound if there is no such directory, ProtocolViolation for a listing that leads elsewhere or has no end.
+        """
+        what = f"listing of {path!r:.200} in {repo}"
+        folder = f"/{_path(path)}" if path else ""
+        url = f"{self._endpoint}{repo.api_path}/tree/{commit}{folder}?recursive=false&expand=false&limit={PAGE_ENTRIES}"
+        seen: set[str] = set()
+        count = 0
+        while len(seen) < PAGES_MAX:
+            seen.add(url)
+            answer = await self._ask(url.removeprefix(self._endpoint), repo, what)
+            page = parse_tree_page(answer.body)
+            count += len(page)
+            if count > ENTRIES_MAX:
+                raise ProtocolViolation(f"{what}: more than {ENTRIES_MAX} entries")
+            yield page
+            following = parse_next_link(answer.headers.get("link"))
+            if following is None:
+                return
+            url = self._next_page(answer.url, following, what)
+            if url in seen:
+                raise ProtocolViolation(f"{what}: its pages go round in a circle")
+        raise ProtocolViolation(f"{what}: more than {PAGES_MAX} pages")
+
+    def _next_page(self, current: str, following: str, what: str) -> str:
+        url = urljoin(current, following)
+        if Origin.of(url) != Origin.of(self._endpoint):
+            raise ProtocolViolation(f"{what}: its next page is at another server, {Origin.of(url)}")
+        return self._endpoint + "/" + url.split("/", 3)[3]
+
+    async def xet_token(self, repo: RepoId, commit: CommitId) -> XetToken:
+        """Access to the CAS for this commit. Asks every time; CasClient keeps what it got.
+
+        Raises AuthRequired, AccessDenied (gated), RepoNotFound, EntryNotFound (the Hub knows no Xet).
+        """
+        what = f"CAS token for {repo}"
+        answer = await self._ask(f"{repo.api_path}/xet-read-token/{commit}", repo, what)
+        self._http.counters.add(HUB_TOKEN_REFRESHES)
+        token = parse_xet_token(answer.body, answer.headers)
+        self._http.policy.check_url(token.cas_url, f"{what}: CAS URL")
+        return token
+
+    async def fetch_file(
+        self, repo: RepoId, commit: CommitId, path: str, ranges: ByteRange | None, size: int, into: memoryview
+    ) -> None:
+        """Fill `into` with bytes of a file that is not in Xet: `ranges` of it, or all of it with None.
+
+        size: of the whole file, as listed. `into` is as long as what is asked for. After an error its content is undefined.
+        Raises EntryNotFound, AuthRequired, AccessDenied, ProtocolViolation (a length that is not as listed), Unavailable.
+        """
+        wanted = ranges or ByteRange(0, size)
+        if len(wanted) != len(into) or wanted.end > size:
+            raise ValueError(f"{wanted} of {size} bytes do not make {len(into)}")
+        if not wanted:
+            return
+        url = self._content_url(repo, commit, path)
+        what = f"{path!r:.200} of {repo}"
+
+        async def attempt() -> None:
+            # Without Range a whole file comes as 200, which is also what a Hub without ranges sends.
+            headers = {} if len(wanted) == size else {"range": f"bytes={wanted.to_http()}"}
+            self._http.counters.add(HUB_REQUESTS)
+            async with self._http.stream(url, what, headers=headers, credentials=self._credentials) as download:
+                if is_retried_status(download.status):
+                    raise error_of_status(download.status, download.headers, what)
+                if Origin.of(download.url) != Origin.of(self._endpoint) and download.status == 403:
+                    raise Unavailable(f"{what}: its storage refused the signed URL")  # a new redirect brings a new one
+                if download.status not in (200, 206):
+                    raise self._refusal(download, repo, what)
+                await take_range(download, wanted, size, into)
+                self._http.counters.add(HUB_BYTES, len(into))
+
+        await self._http.retrying(attempt)
+
+    async def _ask(self, path: str, repo: RepoId, what: str) -> Answer:
+        self._http.counters.add(HUB_REQUESTS)
+        answer = await self._http.request(self._endpoint + path, what, credentials=self._credentials)
+        self._http.counters.add(HUB_BYTES, len(answer.body))
+        if answer.status != 200:
+            raise self._refusal(answer, repo, what)
+        return answer
+
+    def _refusal(self, answer: Answer | Download, repo: RepoId, what: str) -> XetfsError:
+        """What a refusal means: by the Hub's rules if the Hub sent it, by those of HTTP if it came from a file's storage."""
+        if Origin.of(answer.url) != Origin.of(self._endpoint):
+            return error_of_status(answer.status, answer.headers, what)
+        return error_of_refusal(answer, repo, what, endpoint=self._endpoint, anonymous=self._credentials is None)
+
+    def _content_url(self, repo: RepoId, commit: CommitId, path: str) -> str:
+        return f"{self._endpoint}{repo.content_path}/resolve/{commit}/{_path(path)}"
+
+
+def _segment(text: str) -> str:
+    """One segment of a URL's path: a revision with its slashes."""
+    return quote(text, safe="")
+
+
+def _path(path: str) -> str:
+    """A path inside a repo, its slashes kept. Raises EntryNotFound for one that no URL can carry as it is."""
+    if any(name in ("", ".", "..") for name in path.split("/")):
+        raise EntryNotFound(f"{path!r:.200}: not a path of a repo")
+    try:
+        return quote(path, safe="/")
+    except UnicodeEncodeError:  # a lone surrogate
+        raise EntryNotFound(f"{path!r:.200}: not a path of a repo") from None

@@ -1,0 +1,313 @@
+"""HttpClient: the one way out of the house.
+
+`request` is for small answers: read whole, bounded, redirects followed, tried again when that may help. `stream` is for data:
+one attempt, whose body is taken piece by piece or filled into a buffer; whoever asked repeats it with `retrying`, since only they
+know what a half-read body means.
+
+Phases of one attempt: wait for one of the origin's places; open (connect, send, wait for the headers), which httpcore must not be
+cancelled in (net/pool.py); read the body, cancellable; close, shielded and short. An answer that says nothing for
+`stall_timeout_s`, or next to nothing, is given up and the origin's connections are replaced.
+
+Everything goes through `_open`: the policy of net/origins.py, the token only for its origin, the counting and the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+
+import httpx
+import trio
+
+from xetfs import __version__
+from xetfs.errors import InvalidArgument, Offline, ProtocolViolation, Unavailable
+from xetfs.net.backend import Backend
+from xetfs.net.failures import error_of_exception, error_of_status, is_retried_status
+from xetfs.net.origins import REDIRECTS_MAX, Credentials, Origin, OriginPolicy
+from xetfs.net.pool import (
+    CLOSE_TIMEOUT_S,
+    Generation,
+    OriginPool,
+    OriginPools,
+    close_response,
+    deadline_after,
+    silence_libraries,
+)
+from xetfs.net.retry import with_retries
+from xetfs.protocol.urls import split_url
+from xetfs.settings import MIB, Settings
+from xetfs.telemetry import NET_BYTES, NET_REQUESTS, Counters
+
+log = logging.getLogger(__name__)
+
+SMALL_BODY_BYTES_MAX: Final = 16 * MIB
+"""Most bytes of a small answer, decoded: a page of 1000 entries takes 0.3 MiB, a reconstruction of 10,000 terms 2 MiB."""
+TRICKLE_BYTES_MIN: Final = 4096
+"""Bytes that must come within `stall_timeout_s`; a server that sends one byte a second stalls no less than a silent one."""
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A small answer, read whole. url is where it came from in the end; redirected whether that is not where it was asked for."""
+
+    status: int
+    headers: httpx.Headers = field(repr=False)
+    body: bytes = field(repr=False)
+    url: str = field(repr=False)
+    redirected: bool = False
+
+
+class Download:
+    """The body of one streamed answer, to be taken by one task, once. Status and headers are there at once."""
+
+    def __init__(self, client: HttpClient, response: httpx.Response, url: str, what: str, place: tuple[OriginPool, Generation]):
+        self.status = response.status_code
+        self.headers = response.headers
+        self.url = url
+        self.what = what
+        self._client = client
+        self._place = place
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        self._pieces = aiter(response.stream)
+        self._window_end = trio.current_time() + client.settings.stall_timeout_s
+        self._window_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"Download({self.status}, {self.what})"
+
+    async def receive(self) -> bytes:
+        """The next piece of the body, of any length; b"" at its end. Raises Unavailable if it breaks off or stalls."""
+        try:
+            piece = await anext(self._pieces, b"")
+        except httpx.TransportError as exc:
+            if isinstance(exc, httpx.TimeoutException):
+                await self._stalled()
+            raise error_of_exception(exc, self.what) from None
+        self._client.counters.add(NET_BYTES, len(piece))
+        if piece:
+            await self._watch(len(piece))
+        return piece
+
+    async def _watch(self, count: int) -> None:
+        self._window_bytes += count
+        now = trio.current_time()
+        if now >= self._window_end:
+            if self._window_bytes < TRICKLE_BYTES_MIN:
+                await self._stalled()
+                raise Unavailable(f"{self.what}: the server trickles")
+            self._window_end = now + self._client.settings.stall_timeout_s
+            self._window_bytes = 0
+
+    async def _stalled(self) -> None:
+        pool, generation = self._place
+        await pool.renew(generation)
+
+    async def read(self, bytes_max: int) -> bytes:
+        """The whole body, at most bytes_max. Raises ProtocolViolation if there is more."""
+        body = bytearray()
+        while piece := await self.receive():
+            body += piece
+            if len(body) > bytes_max:
+                raise ProtocolViolation(f"{self.what}: the answer is longer than {bytes_max} bytes")
+        return bytes(body)
+
+    async def fill(self, into: memoryview) -> None:
+        """Put the whole body into `into`, which it must fill exactly: Unavailable if it is shorter, else ProtocolViolation."""
+        filled = 0
+        while piece := await self.receive():
+            end = filled + len(piece)
+            if end > len(into):
+                raise ProtocolViolation(f"{self.what}: more than the {len(into)} bytes asked for")
+            into[filled:end] = piece
+            filled = end
+        if filled < len(into):
+            raise Unavailable(f"{self.what}: ended after {filled} of {len(into)} bytes")
+
+    async def fill_slice(self, start: int, into: memoryview) -> None:
+        """Fill `into` from byte `start` of the body on; what follows is left unread. Unavailable if there is too little."""
+        place, end = 0, start + len(into)
+        while place < end:
+            piece = await self.receive()
+            if not piece:
+                raise Unavailable(f"{self.what}: ended after {place} of {end} bytes")
+            part = memoryview(piece)[max(0, start - place) : end - place]
+            at = max(0, place - start)
+            into[at : at + len(part)] = part
+            place += len(piece)
+
+
+class HttpClient:
+    """One per engine. Not for threads. Made by open_http_client."""
+
+    def __init__(self, settings: Settings, counters: Counters) -> None:
+        silence_libraries()
+        self.settings = settings
+        self.counters = counters
+        self.policy = OriginPolicy(settings.endpoint)
+        self._pools = OriginPools(settings, Backend(self._check_addresses), _make_ssl_context(settings.ca_file))
+        self._proxy_host = httpx.URL(settings.proxy.reveal()).host if settings.proxy is not None else None
+
+    def _check_addresses(self, host: str, port: int, addresses: Sequence[str]) -> None:
+        if host != self._proxy_host:  # which the user chose; what it connects to is out of sight
+            self.policy.check_addresses(host, port, addresses)
+
+    async def aclose(self) -> None:
+        """Close every connection. Bounded; not to be cancelled."""
+        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+            await self._pools.aclose()
+
+    async def retrying(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Call `attempt` again while its errors are worth it; see net/retry.py."""
+        return await with_retries(attempt, attempts_max=self.settings.attempts_max, counters=self.counters)
+
+    async def request(
+        self,
+        url: str,
+        what: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        credentials: Credentials | None = None,
+        bytes_max: int = SMALL_BODY_BYTES_MAX,
+        follow: bool = True,
+    ) -> Answer:
+        """One small answer of any status but those that were tried again in vain (408, 429, 5xx except 501), which are raised.
+
+        what: names the request in messages and logs, as in "tree of acme/demo". bytes_max: of the body, decoded.
+        follow: go where redirects lead, else a redirect is the answer.
+        Raises RateLimited, Unavailable, ProtocolViolation, Offline.
+        """
+
+        async def attempt() -> Answer:
+            asked = {"accept-encoding": "gzip", **(headers or {})}
+            async with self.stream(url, what, method=method, headers=asked, credentials=credentials, follow=follow) as download:
+                if is_retried_status(download.status):
+                    raise error_of_status(download.status, download.headers, what)
+                body = _decode(await download.read(bytes_max), download, bytes_max)
+                return Answer(download.status, download.headers, body, download.url, download.url != url)
+
+        return await self.retrying(attempt)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        url: str,
+        what: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        credentials: Credentials | None = None,
+        follow: bool = True,
+    ) -> AsyncIterator[Download]:
+        """One attempt at an answer whose body is taken inside the `async with`; redirects are followed before, if at all.
+
+        An answer in an encoding that was not asked for is refused here; by default none is asked for.
+        Raises Unavailable, ProtocolViolation, Offline; any status is the caller's to judge.
+        """
+        sent = {"accept-encoding": "identity", "accept": "*/*", **(headers or {}), "user-agent": f"xetfs/{__version__}"}
+        target = url
+        for _ in range(REDIRECTS_MAX + 1):
+            async with self._attempt(method, target, what, sent, credentials) as download:
+                location = download.headers.get("location") if follow and download.status in _REDIRECTS else None
+                if location is None:
+                    _check_encoding(download, sent["accept-encoding"])
+                    yield download
+                    return
+                target = self.policy.check_redirect(target, location, what)
+        raise ProtocolViolation(f"{what}: more than {REDIRECTS_MAX} redirects")
+
+    @asynccontextmanager
+    async def _attempt(
+        self, method: str, url: str, what: str, headers: Mapping[str, str], credentials: Credentials | None
+    ) -> AsyncIterator[Download]:
+        """One request to one origin: its place, its opening, its closing."""
+        if self.settings.offline:
+            raise Offline(f"{what}: not at hand, and offline")
+        parts = self.policy.check_url(url, what)
+        origin = Origin.of_parts(parts)
+        request = self._make_request(method, url, parts.host, headers)
+        if credentials is not None and credentials.origin == origin:
+            request.headers["authorization"] = f"Bearer {credentials.token.reveal()}"
+        pool = await self._pools.get(origin)
+        async with pool.place() as generation:
+            response = await self._open(pool, generation, request, what)
+            try:
+                log.debug("%s %s status=%d what=%r", method, parts.shown, response.status_code, what)
+                yield Download(self, response, url, what, (pool, generation))
+            finally:
+                await close_response(response)
+
+    def _make_request(self, method: str, url: str, host: str, headers: Mapping[str, str]) -> httpx.Request:
+        stall_s = self.settings.stall_timeout_s
+        timeouts = {"connect": self.settings.connect_timeout_s, "read": stall_s, "write": stall_s, "pool": stall_s}
+        try:
+            request = httpx.Request(method, url, headers=dict(headers), extensions={"timeout": timeouts})
+        except httpx.InvalidURL:
+            raise ProtocolViolation("a URL that cannot be asked") from None
+        if request.url.host != host:
+            raise ProtocolViolation("a URL that two readers read differently")
+        return request
+
+    async def _open(self, pool: OriginPool, generation: Generation, request: httpx.Request, what: str) -> httpx.Response:
+        self.counters.add(NET_REQUESTS)
+        deadline = deadline_after(self.settings.connect_timeout_s + self.settings.stall_timeout_s)
+        try:
+            return await generation.open(request, deadline)
+        except httpx.HTTPError as exc:
+            if isinstance(exc, httpx.ReadTimeout | httpx.WriteTimeout | httpx.PoolTimeout):
+                await pool.renew(generation)
+            error = error_of_exception(exc, what)
+        # Raised here, without the foreign exception behind it: that one refers to the request, and so to its headers.
+        log.debug("%s %s failed: %s", request.method, split_url(str(request.url), what).shown, error.message)
+        raise error
+
+
+def _check_encoding(download: Download, accepted: str) -> None:
+    encoding = download.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "", accepted):
+        raise ProtocolViolation(f"{download.what}: the answer is encoded as {encoding!r:.40}, which nobody asked for")
+
+
+def _decode(body: bytes, download: Download, bytes_max: int) -> bytes:
+    """Undo gzip, at most bytes_max: a small body can hold a large one."""
+    if download.headers.get("content-encoding", "").strip().lower() != "gzip" or not body:
+        return body
+    decoder = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        decoded = decoder.decompress(body, bytes_max + 1)
+    except zlib.error:
+        raise ProtocolViolation(f"{download.what}: the answer is not the gzip it claims to be") from None
+    if len(decoded) > bytes_max:
+        raise ProtocolViolation(f"{download.what}: the answer is longer than {bytes_max} bytes")
+    if not decoder.eof:
+        raise Unavailable(f"{download.what}: the answer ended in the middle")
+    return decoded
+
+
+def _make_ssl_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Trust `ca_file` alone, else what httpx trusts. Raises InvalidArgument for a file that holds no certificates."""
+    if ca_file is None:
+        return httpx.create_ssl_context(trust_env=False)
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except (OSError, ssl.SSLError) as exc:
+        raise InvalidArgument(f"no certificates to be had from {ca_file}: {exc!s:.100}", hint="expected a PEM file") from exc
+
+
+@asynccontextmanager
+async def open_http_client(settings: Settings, counters: Counters) -> AsyncIterator[HttpClient]:
+    """The client of an engine, closed with all its connections at the end."""
+    client = HttpClient(settings, counters)
+    try:
+        yield client
+    finally:
+        await client.aclose()

@@ -1,0 +1,89 @@
+"""Foreign errors made ours: what httpx raises, and what a status says where the asker knows no better."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import httpx
+
+from xetfs.errors import (
+    AccessDenied,
+    AuthRequired,
+    EntryNotFound,
+    ProtocolViolation,
+    RangeNotSatisfiable,
+    RateLimited,
+    Unavailable,
+    XetfsError,
+)
+
+RETRIED_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504})
+"""Those that may go away by themselves. Other 5xx above 504 count like 500; 501 means that there is no such endpoint."""
+
+_RATE_LIMIT_REMAINING = re.compile(r";\s*r=(\d{1,9})\b", re.ASCII)
+_RATE_LIMIT_RESET = re.compile(r";\s*t=(\d{1,9})\b", re.ASCII)
+_SECONDS = re.compile(r"\d{1,9}", re.ASCII)
+
+
+def is_retried_status(status: int) -> bool:
+    return status in RETRIED_STATUSES or status > 504
+
+
+def retry_after_s(headers: httpx.Headers) -> float | None:
+    """Seconds that an answer asks to wait: the reset of an exhausted `RateLimit`, else `Retry-After` in seconds, else None.
+
+    Source: huggingface_hub, utils/_http.py (RateLimit: "api";r=0;t=17); RFC 9110 §10.2.3, of which dates are not used by the Hub.
+    """
+    limits = headers.get("ratelimit", "")[:1000]
+    remaining, reset = _RATE_LIMIT_REMAINING.search(limits), _RATE_LIMIT_RESET.search(limits)
+    if remaining and reset and int(remaining[1]) == 0:
+        return float(reset[1])
+    text = headers.get("retry-after", "").strip()
+    return float(text) if _SECONDS.fullmatch(text) else None
+
+
+def error_of_status(status: int, headers: httpx.Headers, what: str) -> XetfsError:
+    """The error that a status outside 2xx stands for, by HTTP's own meaning."""
+    match status:
+        case 401:
+            return AuthRequired(f"{what}: credentials missing or refused (401)")
+        case 403:
+            return AccessDenied(f"{what}: access denied (403)")
+        case 404 | 410:
+            return EntryNotFound(f"{what}: not found ({status})")
+        case 416:
+            return RangeNotSatisfiable(f"{what}: the range begins past the end (416)")
+        case 429:
+            wait = retry_after_s(headers)
+            return RateLimited(f"{what}: too many requests (429)", hint=_wait_hint(wait), retry_after_s=wait)
+        case _ if is_retried_status(status):
+            return Unavailable(f"{what}: the server failed ({status})", retry_after_s=retry_after_s(headers))
+        case _:
+            return ProtocolViolation(f"{what}: unexpected answer ({status})")
+
+
+def _wait_hint(wait_s: float | None) -> str:
+    return "" if wait_s is None else f"the server asks to wait {wait_s:.0f} s"
+
+
+def error_of_exception(error: Exception, what: str) -> XetfsError:
+    """The error that an exception of httpx stands for. Its text is used only where it can hold neither token nor URL."""
+    match error:
+        case httpx.ConnectTimeout():
+            return Unavailable(f"{what}: no connection in time", hint="check network, proxy and endpoint")
+        case httpx.ConnectError():
+            hint = (
+                "check the certificates (SSL_CERT_FILE)" if "CERTIFICATE" in str(error) else "check network, proxy and endpoint"
+            )
+            return Unavailable(f"{what}: cannot connect: {error!s:.200}", hint=hint)
+        case httpx.ProxyError():
+            return Unavailable(f"{what}: the proxy refused", hint="check the proxy's address and password")
+        case httpx.TimeoutException():
+            return Unavailable(f"{what}: the server fell silent")
+        case httpx.RemoteProtocolError() if "disconnected" not in str(error) and "closed" not in str(error):
+            return ProtocolViolation(f"{what}: the answer is not HTTP")
+        case httpx.NetworkError() | httpx.RemoteProtocolError():
+            return Unavailable(f"{what}: the connection broke off")
+        case _:
+            return ProtocolViolation(f"{what}: cannot be asked ({type(error).__name__})")

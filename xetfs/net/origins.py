@@ -1,0 +1,153 @@
+"""Where a request may go, and what it may take along.
+
+Every URL that is not typed by the user comes from a server: redirects, the CAS's address, signed transfer URLs, next pages. A
+server that lies, or is not the one it seems, could send us into the user's own network (SSRF) or have a token carried to
+itself. So:
+
+* `Authorization` goes only to the origin (scheme, host, port) it belongs to; following a redirect never widens that.
+* https is left for http only when the endpoint itself is http.
+* Addresses are judged after the name is resolved, and connected to as judged (net/backend.py). Loopback, private, link-local and
+  other special addresses are refused, unless the endpoint's own address is of that same kind. The addresses at which clouds
+  hand out credentials are refused always.
+* Ports below 1024 other than 80, 443 and the endpoint's own are refused: no HTTP server of a Hub listens there.
+
+URLs are shown without their query, which may be a credential.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import urljoin
+
+from xetfs.errors import ProtocolViolation
+from xetfs.protocol.urls import UrlParts, split_url
+from xetfs.settings import Secret
+
+AddressKind = Literal["public", "loopback", "private", "link-local", "special", "metadata"]
+
+REDIRECTS_MAX: Final = 5
+"""Redirects of one request. A file behind a renamed repo takes two or three."""
+_FIRST_FREE_PORT: Final = 1024
+_WEB_PORTS: Final = (80, 443)
+
+# AWS, GCP, Azure and others at the first; AWS over IPv6; Alibaba; Azure's wire server.
+_METADATA: Final = frozenset(
+    ipaddress.ip_address(text) for text in ("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16")
+)
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port: what a token belongs to, and what connections are shared within."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """Raises ProtocolViolation for a URL that cannot be taken apart safely."""
+        return cls.of_parts(split_url(url, "URL"))
+
+    @classmethod
+    def of_parts(cls, parts: UrlParts) -> Origin:
+        return cls(parts.scheme, parts.host, parts.port)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A token and the one origin that may see it."""
+
+    origin: Origin
+    token: Secret
+
+
+def address_kind(text: str) -> AddressKind:
+    """What kind of network an IP address belongs to; IPv4 in the disguises of IPv6 is unwrapped. Raises ValueError for a name."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if inner is None and address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+        if inner is not None:
+            return address_kind(str(inner))
+    if address in _METADATA:
+        return "metadata"
+    if address.is_loopback:
+        return "loopback"
+    if address.is_link_local:
+        return "link-local"
+    if address.is_multicast or address.is_unspecified or address.is_reserved:
+        return "special"
+    return "public" if address.is_global else "private"
+
+
+class OriginPolicy:
+    """The rules above for one endpoint. What the endpoint's own name resolves to is learned when it is first connected to."""
+
+    def __init__(self, endpoint: str) -> None:
+        parts = split_url(endpoint, "endpoint")
+        self.endpoint = Origin.of_parts(parts)
+        self._kinds: set[AddressKind] = {"public"}
+        if _is_address(parts.host):
+            self._kinds.add(address_kind(parts.host))
+
+    def check_url(self, url: str, what: str) -> UrlParts:
+        """Whether a URL that a server gave may be asked at all, as far as its text tells. Raises ProtocolViolation."""
+        parts = split_url(url, what)
+        origin = Origin.of_parts(parts)
+        if origin == self.endpoint:
+            return parts
+        if parts.scheme != "https" and self.endpoint.scheme == "https":
+            raise ProtocolViolation(f"{what}: refused to go from https to http, to {parts.host:.80}")
+        if parts.port < _FIRST_FREE_PORT and parts.port not in (*_WEB_PORTS, self.endpoint.port):
+            raise ProtocolViolation(f"{what}: refused to go to port {parts.port} of {parts.host:.80}")
+        if _is_address(parts.host):
+            self.check_addresses(parts.host, parts.port, [parts.host])
+        return parts
+
+    def check_redirect(self, current: str, location: str | None, what: str) -> str:
+        """The absolute URL that a redirect from `current` leads to. Raises ProtocolViolation if it may not be followed."""
+        if not location:
+            raise ProtocolViolation(f"{what}: a redirect that does not say where to")
+        try:
+            target = urljoin(current, location)
+        except ValueError as error:
+            raise ProtocolViolation(f"{what}: a redirect to something that is not a URL") from error
+        target = target.partition("#")[0]
+        parts = self.check_url(target, f"{what}: redirect")
+        if parts.scheme != "https" and current.startswith("https:"):
+            raise ProtocolViolation(f"{what}: refused a redirect from https to http, to {parts.host:.80}")
+        return target
+
+    def check_addresses(self, host: str, port: int, addresses: Sequence[str]) -> None:
+        """Whether `host` may be connected to at these addresses; of the endpoint itself they are noted.
+
+        Raises ProtocolViolation.
+        """
+        kinds = {address_kind(address) for address in addresses}
+        if host == self.endpoint.host and port == self.endpoint.port:
+            self._kinds |= kinds - {"metadata"}
+            return
+        refused = kinds - self._kinds
+        if refused:
+            raise ProtocolViolation(
+                f"refused to connect to {host:.80}:{port}, whose address is {' and '.join(sorted(refused))}",
+                hint="the Hub or a proxy on the way named an address inside this network",
+            )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        address_kind(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,218 @@
+"""Connections to one origin: a bounded number of them, replaced as a whole when they have gone silent.
+
+Each origin has its own httpcore pool and its own limiter of the same size, so that no request ever waits inside httpcore (whose
+queue does not survive cancellation) and no slow origin takes the places of another. When an answer stalls, chances are that the
+idle connections beside it are just as dead, a NAT having forgotten them: the pool is then retired, which lets its running
+requests end and sends new ones out on fresh connections.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import httpcore
+import httpx
+import trio
+
+from xetfs.errors import MachineUnfit, ProtocolViolation, Unavailable
+from xetfs.net.backend import OPENING, Backend, Opening
+from xetfs.net.origins import Origin
+from xetfs.settings import Settings
+
+KEEPALIVE_S: Final = 30.0
+"""An idle connection is closed after this; load balancers commonly close theirs after 60 s."""
+CLOSE_TIMEOUT_S: Final = 2.0
+ORIGINS_MAX: Final = 64
+"""Origins with connections at one time. A Hub, its CAS and its transfer hosts are a handful."""
+
+# These log response headers at DEBUG: redirects with signatures, the CAS's token. Requests are logged by client.py instead.
+_TALKATIVE: Final = ("httpcore.connection", "httpcore.http11", "httpcore.proxy")
+
+
+def check_libraries(transport: httpx.AsyncHTTPTransport) -> httpcore.AsyncConnectionPool:
+    """The pool inside a transport, if httpx and httpcore are built as this module expects. Raises MachineUnfit."""
+    pool = getattr(transport, "_pool", None)
+    if not isinstance(pool, httpcore.AsyncConnectionPool) or not isinstance(
+        getattr(pool, "_network_backend", None), httpcore.AsyncNetworkBackend
+    ):
+        raise MachineUnfit(
+            f"httpx {httpx.__version__} with httpcore {httpcore.__version__} is not a pair that xetfs works with",
+            hint="pip install httpx==0.28.1 httpcore==1.0.9",
+        )
+    return pool
+
+
+def silence_libraries() -> None:
+    for name in _TALKATIVE:
+        logging.getLogger(name).disabled = True
+
+
+class Generation:
+    """One httpcore pool and the number of requests that use it."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self.transport = transport
+        self.users = 0
+        self.retired = False
+
+    async def open(self, request: httpx.Request, deadline: float) -> httpx.Response:
+        """Send a request and wait for the headers of its answer, at most until `deadline`.
+
+        Raises what the transport raises. Cancelled, it ends what is under way and closes what has been opened: httpcore
+        itself never sees the cancellation, only a broken connection.
+        """
+        opening = Opening(deadline)
+        response: httpx.Response | None = None
+        failure: Exception | None = None
+        ended = trio.Event()
+
+        async def run() -> None:
+            nonlocal response, failure
+            OPENING.set(opening)
+            try:
+                with trio.CancelScope(shield=True):
+                    response = await self.transport.handle_async_request(request)
+            except Exception as exc:
+                failure = exc
+            finally:
+                ended.set()
+
+        finished = False
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run)
+                try:
+                    await ended.wait()
+                finally:
+                    opening.abort()
+            finished = True
+        finally:
+            if not finished and response is not None:
+                await close_response(response)
+        if failure is not None:
+            raise failure
+        assert response is not None
+        return response
+
+    async def close_if_done(self) -> None:
+        if self.retired and not self.users:
+            with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                await self.transport.aclose()
+
+
+async def close_response(response: httpx.Response) -> None:
+    """Give the connection back, or close it if its answer was not read to the end. Bounded, and not to be cancelled."""
+    with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+        await response.aclose()
+
+
+class OriginPool:
+    """The connections to one origin."""
+
+    def __init__(self, settings: Settings, backend: Backend, context: ssl.SSLContext, proxy: httpx.Proxy | None) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._context = context
+        self._proxy = proxy
+        self._limiter = trio.CapacityLimiter(settings.connections_max)
+        self._current = Generation(self._make_transport())
+
+    @property
+    def busy(self) -> int:
+        """Requests under way or waiting for their turn."""
+        return int(self._limiter.borrowed_tokens) + self._limiter.statistics().tasks_waiting
+
+    def _make_transport(self) -> httpx.AsyncBaseTransport:
+        places = self._settings.connections_max
+        transport = httpx.AsyncHTTPTransport(
+            verify=self._context,
+            trust_env=False,  # the environment is read by the command line, once
+            http1=True,
+            http2=False,
+            limits=httpx.Limits(max_connections=places, max_keepalive_connections=places, keepalive_expiry=KEEPALIVE_S),
+            proxy=self._proxy,
+            retries=0,
+        )
+        check_libraries(transport)._network_backend = self._backend
+        return transport
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[Generation]:
+        """Wait for a free place, and hold it for one request."""
+        borrower = object()  # not the task: one task may hold two places
+        await self._limiter.acquire_on_behalf_of(borrower)
+        generation = self._current
+        generation.users += 1
+        try:
+            yield generation
+        finally:
+            generation.users -= 1
+            self._limiter.release_on_behalf_of(borrower)
+            await generation.close_if_done()
+
+    async def renew(self, generation: Generation) -> None:
+        """Use fresh connections from now on, because one of `generation` stalled. Nothing to do if that happened already."""
+        if generation is self._current:
+            self._current = Generation(self._make_transport())
+            generation.retired = True
+            await generation.close_if_done()
+
+    async def aclose(self) -> None:
+        self._current.retired = True
+        await self._current.close_if_done()
+
+
+class OriginPools:
+    """The pools of a client, by origin, made when first needed and dropped when idle and too many."""
+
+    def __init__(self, settings: Settings, backend: Backend, context: ssl.SSLContext) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._context = context
+        self._pools: dict[Origin, OriginPool] = {}
+
+    async def get(self, origin: Origin) -> OriginPool:
+        """Raises Unavailable when too many origins are in use at once."""
+        pool = self._pools.pop(origin, None)
+        if pool is None:
+            pool = OriginPool(self._settings, self._backend, self._context, self._proxy_of(origin))
+        self._pools[origin] = pool  # to the end: the first is the one unused for longest
+        if len(self._pools) > ORIGINS_MAX:
+            idle = next((old for old, its in self._pools.items() if its is not pool and not its.busy), None)
+            if idle is None:
+                del self._pools[origin]
+                raise Unavailable(f"{origin}: too many different servers at once")
+            await self._pools.pop(idle).aclose()
+        return pool
+
+    def _proxy_of(self, origin: Origin) -> httpx.Proxy | None:
+        if self._settings.proxy is None or _is_exempt(origin.host, self._settings.no_proxy):
+            return None
+        try:
+            proxy = httpx.Proxy(self._settings.proxy.reveal())
+        except (ValueError, httpx.InvalidURL):
+            raise ProtocolViolation("the proxy is not a URL of the form http://[user:password@]host:port") from None
+        if proxy.url.scheme != "http":
+            raise ProtocolViolation("only proxies that are asked by http:// are supported")
+        return proxy
+
+    async def aclose(self) -> None:
+        while self._pools:
+            _, pool = self._pools.popitem()
+            await pool.aclose()
+
+
+def _is_exempt(host: str, no_proxy: tuple[str, ...]) -> bool:
+    if host in ("localhost", "::1") or host.startswith("127.") or "*" in no_proxy:
+        return True
+    return any(host == name.lstrip(".") or host.endswith("." + name.lstrip(".")) for name in no_proxy)
+
+
+def deadline_after(seconds: float) -> float:
+    """The earlier of `seconds` from now and the caller's own deadline."""
+    return min(trio.current_time() + (seconds if seconds > 0 else math.inf), trio.current_effective_deadline())

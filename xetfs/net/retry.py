@@ -1,0 +1,61 @@
+"""Trying again: how often, after how long, and when not.
+
+The only place that repeats a request; everything below makes one attempt, everything above takes the result as final. The pause
+doubles, is drawn at random below its bound so that many readers do not come back at once ("full jitter"), and gives way to
+what the server asks for. Nobody sleeps past a deadline: an error that is known now is told now.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import trio
+
+from xetfs.errors import RateLimited, Unavailable, XetfsError
+from xetfs.telemetry import NET_FAILURES, NET_RETRIES, Counters
+
+log = logging.getLogger(__name__)
+
+PAUSE_FIRST_S: Final = 0.25
+PAUSE_MAX_S: Final = 8.0
+ASKED_PAUSE_MAX_S: Final = 60.0
+"""A server that asks for more than this is not waited for: the user should hear of it."""
+
+T = TypeVar("T")
+
+
+async def with_retries(attempt: Callable[[], Awaitable[T]], *, attempts_max: int, counters: Counters) -> T:
+    """Call `attempt` until it succeeds, fails for good, or has been called attempts_max times.
+
+    Raises what the last attempt raised. Returns early with that error when the pause would reach past the caller's deadline.
+    """
+    for number in range(1, attempts_max + 1):
+        try:
+            return await attempt()
+        except XetfsError as error:
+            await trio.lowlevel.checkpoint_if_cancelled()  # an attempt cut short by the caller's own deadline
+            pause_s = pause_before_retry(error, number)
+            if not error.retryable or number == attempts_max or pause_s is None or _past_deadline(pause_s):
+                counters.add(NET_FAILURES)
+                raise
+            counters.add(NET_RETRIES)
+            log.debug("trying again: %s attempt=%d pause_s=%.2f", error.message, number, pause_s)
+        await trio.sleep(pause_s)
+    raise ValueError(f"attempts_max must be at least 1, got {attempts_max}")
+
+
+def pause_before_retry(error: XetfsError, number: int) -> float | None:
+    """Seconds to wait after failed attempt `number` (1 is the first); None if the server asks for longer than is sensible."""
+    asked_s = error.retry_after_s if isinstance(error, RateLimited | Unavailable) else None
+    jitter_s = random.uniform(0, min(PAUSE_MAX_S, PAUSE_FIRST_S * 2 ** (number - 1)))
+    if asked_s is None:
+        return jitter_s
+    # The jitter comes on top: everybody was told the same moment.
+    return asked_s + jitter_s if asked_s <= ASKED_PAUSE_MAX_S else None
+
+
+def _past_deadline(pause_s: float) -> bool:
+    return trio.current_time() + pause_s >= trio.current_effective_deadline()
