@@ -1,0 +1,117 @@
+"""Between what the kernel holds (inode numbers, handle numbers, names in bytes, stat fields) and nodes.
+
+An inode number is the number of a node, which is valid as long as the view: nothing is ever forgotten or used again, so the
+kernel's lookup counts need no book-keeping. All of it runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from pyfuse3 import EntryAttributes, FileHandleT, InodeT, ModeT
+
+from xetfs.errors import BadHandle
+
+if TYPE_CHECKING:
+    from xetfs.repo import Node
+
+CACHED_S: Final = 24 * 3600.0
+"""How long the kernel may keep names and attributes. A commit never changes, so only memory pressure should end it; a day, so
+that its clock arithmetic is nowhere near a limit."""
+BLOCK_BYTES: Final = 128 * 1024
+"""Preferred size of a read. Python's open() and others make their first read this large: no more than the least that is fetched
+anyway (the chunks of a proof window), and the most that one chunk holds."""
+SECTOR_BYTES: Final = 512
+"""Unit of st_blocks."""
+
+T = TypeVar("T")
+
+
+def name_from_kernel(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def name_to_kernel(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+class HandleTable(Generic[T]):
+    """What is open, by the numbers that the kernel holds. A number is not given out twice, so a stale one is recognised."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, T] = {}
+        self._next = 1
+
+    def add(self, value: T) -> FileHandleT:
+        number = self._next
+        self._next += 1
+        self._open[number] = value
+        return FileHandleT(number)
+
+    def get(self, number: int) -> T:
+        """Raises BadHandle."""
+        try:
+            return self._open[number]
+        except KeyError:
+            raise BadHandle(f"handle {number} is not open") from None
+
+    def remove(self, number: int) -> T:
+        """Raises BadHandle."""
+        value = self.get(number)
+        del self._open[number]
+        return value
+
+    def drain(self) -> list[T]:
+        """Take out everything that is still open."""
+        values = list(self._open.values())
+        self._open.clear()
+        return values
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+
+class AttributeMaker:
+    """stat fields of the nodes of one view, for the user who mounted it."""
+
+    def __init__(self, modified_s: int) -> None:
+        self._modified_s = modified_s
+        self._uid = os.getuid()
+        self._gid = os.getgid()
+
+    def of(self, node: Node) -> EntryAttributes:
+        attributes = EntryAttributes()
+        attributes.st_ino = InodeT(node.number)
+        attributes.generation = 0
+        attributes.entry_timeout = CACHED_S
+        attributes.attr_timeout = CACHED_S
+        attributes.st_uid = self._uid
+        attributes.st_gid = self._gid
+        attributes.st_rdev = 0
+        attributes.st_blksize = BLOCK_BYTES
+        if node.is_directory:
+            # Itself and its entry; to count the subdirectories would mean to list it. Tools that once took 2 for "no
+            # subdirectories" go by the types in the listing, which are always there.
+            attributes.st_mode = ModeT(stat.S_IFDIR | 0o555)
+            attributes.st_nlink = 2
+            attributes.st_size = 0
+            attributes.st_blocks = 0
+        else:
+            attributes.st_mode = ModeT(stat.S_IFREG | 0o444)
+            attributes.st_nlink = 1
+            attributes.st_size = node.size
+            attributes.st_blocks = -(-node.size // SECTOR_BYTES)
+        modified_ns = (self._modified_s if node.mtime_s is None else node.mtime_s) * 1_000_000_000
+        attributes.st_atime_ns = modified_ns
+        attributes.st_mtime_ns = modified_ns
+        attributes.st_ctime_ns = modified_ns
+        return attributes
+
+    def of_nothing(self) -> EntryAttributes:
+        """The answer "there is no such name", which the kernel may keep like any other."""
+        attributes = EntryAttributes()
+        attributes.st_ino = InodeT(0)
+        attributes.entry_timeout = CACHED_S
+        return attributes

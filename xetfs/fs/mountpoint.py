@@ -1,0 +1,161 @@
+"""Directories to mount on, and mounts seen from outside.
+
+After a daemon has died its mount stays: a `stat` of it may still succeed from the kernel's cache, and another mount on top
+would stack. So a mount is judged by /proc/self/mountinfo, which touches no file system, and by statvfs, which always asks the
+daemon. What may wait for a daemon (`state_of`, `prepare`) belongs in a thread with a limit.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from xetfs.errors import MachineUnfit, MountpointUnusable
+
+FS_TYPE: Final = "fuse.xetfs"
+FUSE_DEVICE: Final = Path("/dev/fuse")
+STACKED_MAX: Final = 16
+"""Dead mounts on one directory that are cleared in one go."""
+FUSERMOUNT_S: Final = 10.0
+
+_DEAD: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
+_MNT_DETACH: Final = 2
+_UMOUNT_NOFOLLOW: Final = 8
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of /proc/self/mountinfo."""
+
+    path: str
+    fs_type: str
+    source: str
+    device: str
+    """`major:minor`, as under /sys/class/bdi."""
+    options: frozenset[str]
+
+
+def mounts() -> Iterator[Mount]:
+    """All mounts that this process sees, in the order in which they lie on each other."""
+    text = Path("/proc/self/mountinfo").read_bytes().decode("utf-8", "surrogateescape")
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, rest = before.split(" "), after.split(" ")
+        if len(fields) >= 6 and len(rest) >= 2:
+            yield Mount(_unescape(fields[4]), rest[0], _unescape(rest[1]), fields[2], frozenset(fields[5].split(",")))
+
+
+def mount_at(path: Path) -> Mount | None:
+    """The topmost mount whose root is `path` (absolute, without links), or None."""
+    found = None
+    for mount in mounts():
+        if mount.path == str(path):
+            found = mount
+    return found
+
+
+def state_of(path: Path) -> Literal["alive", "dead"]:
+    """Whether the mount at `path` answers. Waits for its daemon."""
+    try:
+        os.statvfs(path)
+    except OSError as exc:
+        if exc.errno in _DEAD:
+            return "dead"
+    return "alive"
+
+
+def resolve(path: Path) -> Path:
+    """Absolute and without links, also when what is mounted there is dead."""
+    return Path(os.path.realpath(path))
+
+
+def prepare(path: Path) -> Path:
+    """Check that `path` can be mounted on, and clear away dead mounts of ours; the path to mount on.
+
+    Raises MountpointUnusable. May wait for the daemon of a foreign mount.
+    """
+    path = resolve(path)
+    for _ in range(STACKED_MAX):
+        mount = mount_at(path)
+        if mount is None:
+            break
+        if mount.fs_type != FS_TYPE or state_of(path) == "alive":
+            hint = f"unmount it first: xetfs umount {path}" if mount.fs_type == FS_TYPE else "choose another directory"
+            raise MountpointUnusable(f"{path} is already a mount ({mount.source}, {mount.fs_type})", hint=hint)
+        unmount(path, lazily=True)
+    try:
+        with os.scandir(path) as entries:
+            if next(entries, None) is not None:
+                raise MountpointUnusable(f"{path} is not empty", hint="mount on an empty directory")
+    except FileNotFoundError:
+        raise MountpointUnusable(f"{path} does not exist", hint=f"create it first: mkdir -p {path}") from None
+    except NotADirectoryError:
+        raise MountpointUnusable(f"{path} is not a directory", hint="mount on an empty directory") from None
+    except OSError as exc:
+        raise MountpointUnusable(f"{path} cannot be read: {exc.strerror}", hint="mount on an empty directory of yours") from None
+    if os.geteuid() != 0 and not os.access(path, os.W_OK):
+        raise MountpointUnusable(f"{path} is not yours to mount on", hint="choose a directory that you can write to")
+    return path
+
+
+def check_machine() -> None:
+    """Raises MachineUnfit if this machine, or this user on it, cannot mount through FUSE."""
+    if not FUSE_DEVICE.exists():
+        raise MachineUnfit(f"there is no {FUSE_DEVICE}", hint="run 'modprobe fuse'; a container needs --device /dev/fuse")
+    if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+        raise MachineUnfit("there is no fusermount3", hint="install it: apt install fuse3")
+    try:
+        os.close(os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as exc:
+        hint = (
+            "a container needs --device /dev/fuse and the right to mount" if os.geteuid() == 0 else "ask for rights to /dev/fuse"
+        )
+        raise MachineUnfit(f"{FUSE_DEVICE} cannot be opened: {exc.strerror}", hint=hint) from None
+
+
+def unmount(path: Path, *, lazily: bool = False) -> None:
+    """Take down the topmost mount at `path`; lazily: even while it is in use.
+
+    Raises MountpointUnusable; the cause is an OSError with EBUSY when programs still use it.
+    """
+    number = _umount2(path, lazily=lazily) if os.geteuid() == 0 else _fusermount(path, lazily=lazily)
+    if number == errno.EBUSY:
+        raise MountpointUnusable(f"{path} is in use") from OSError(number, os.strerror(number))
+    if number:
+        raise MountpointUnusable(f"{path} cannot be unmounted: {os.strerror(number)}") from OSError(number, os.strerror(number))
+
+
+def _umount2(path: Path, *, lazily: bool) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazily else 0)) == 0:
+        return 0
+    return ctypes.get_errno()
+
+
+def _fusermount(path: Path, *, lazily: bool) -> int:
+    command = ["fusermount3", "-u", *(["-z"] if lazily else []), "--", str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=FUSERMOUNT_S, check=False, env={**os.environ, "LC_ALL": "C"})
+    except FileNotFoundError:
+        raise MachineUnfit("there is no fusermount3", hint="install it: apt install fuse3") from None
+    except subprocess.TimeoutExpired:
+        return errno.ETIMEDOUT
+    if done.returncode == 0:
+        return 0
+    return errno.EBUSY if b"busy" in done.stderr.lower() else errno.EPERM
+
+
+def _unescape(field: str) -> str:
+    """mountinfo writes blanks, tabs, newlines and backslashes in octal."""
+    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), field)
