@@ -29,12 +29,13 @@ PATH_CHARACTERS_MAX: Final = 16 * 1024
 HEADER_CHARACTERS_MAX: Final = 64 * 1024
 """Longest header taken apart: it may hold a signed URL."""
 
+_TIME_MAX_S = (2**63 - 1) // 10**9  # as nanoseconds it still fits 64 bits: the year 2262
 _HEX_40 = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _HEX_64 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TOKEN = re.compile(r"[!-~]+", re.ASCII)
 _DIGITS = re.compile(r"[0-9]{1,16}", re.ASCII)
 _LINK = re.compile(r"\s*<([^<>]*)>((?:[^,\"]|\"[^\"]*\")*)(?:,|$)")
-_REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]+))", re.IGNORECASE)
+_PARAMETER = re.compile(r";\s*([^\s=;\"]+)\s*(?:=\s*(?:\"([^\"]*)\"|([^\s;\"]*)))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +147,14 @@ def _commit_time(commit: object, what: str) -> int | None:
 
 
 def _parse_time(text: object, what: str) -> int:
-    """ISO 8601 to unix seconds, rounded down; UTC where no offset is given."""
+    """ISO 8601 to unix seconds, rounded down; UTC where no offset is given; the nearest that a file system can carry."""
     stamp = as_text(text, what, length_max=64)
     try:
         moment = datetime.fromisoformat(stamp)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() // 1)
+        seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() // 1)
     except (ValueError, OverflowError) as error:
         raise ProtocolViolation(f"{what}: not a time: {shown(stamp)}") from error
+    return max(0, min(seconds, _TIME_MAX_S))
 
 
 def parse_next_link(link_header: str | None) -> str | None:
@@ -176,8 +178,8 @@ def _links(header: str) -> Iterator[tuple[str, list[str]]]:
         match = _LINK.match(header, place)
         if match is None:
             raise ProtocolViolation("a Link header that cannot be read")
-        relation = _REL.search(match[2])
-        yield match[1], (relation[1] or relation[2] or "").lower().split() if relation else []
+        relations = [quoted or plain for name, quoted, plain in _PARAMETER.findall(match[2]) if name.lower() == "rel"]
+        yield match[1], relations[0].lower().split() if relations else []
         place = match.end()
 
 
