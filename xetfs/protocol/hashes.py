@@ -1,16 +1,23 @@
-"""Hashes of chunks, xorbs and files, their text form, and the Merkle tree that leads from the first to the others.
+"""Hashes of chunks, xorbs and files, and the tree that leads from one to the other.
 
-All are keyed BLAKE3; each use has a key of its own, so that a chunk can never pass for a node. A tree node commits to the
-hashes and sizes of its children, in order. Which nodes form a group is decided by the hashes themselves, so that a change in a
-file moves few groups.
+Every hash is a keyed BLAKE3 of 32 bytes. As text, in URLs, JSON and inside the nodes of the tree, each 8-byte group is reversed:
+the reference prints a hash as four little-endian numbers. Shards and footers hold it raw.
 
-Source: Xet spec, "Hashing" and "Merkle tree"; xet-core merklehash, data_hash.rs and aggregated_hashes.rs.
+The tree is built level by level from `(hash, size)` pairs. A group of nodes ends at the first node, from the third on, whose
+hash is a *cut* (its last number is a multiple of four), and at the ninth at the latest; what is left when one or two nodes remain
+is a group as well, even of one. A parent hashes one line of text per child. So equal runs of chunks give equal subtrees, wherever
+they lie. A tree of one leaf is that leaf, and a tree of none is zero.
+
+Source: Xet spec, "Hashing methods" (chunk, xorb, file and term verification hashes); xet-core, merklehash.
 """
 
 from __future__ import annotations
 
 import re
+import struct
+from array import array
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Final, NewType
 
 from blake3 import blake3
@@ -18,119 +25,135 @@ from blake3 import blake3
 from xetfs.errors import ProtocolViolation
 
 HASH_BYTES: Final = 32
-GROUP_NODES_MAX: Final = 9
-"""Most children of a node."""
+GROUP_MAX: Final = 9
+"""Most children of one node of the tree."""
 
-CHUNK_KEY: Final = bytes.fromhex("6697f5775b9550de3135cbaca597181c9de421109beb2b58b4d0b04b93adf229")
-NODE_KEY: Final = bytes.fromhex("017ec5c7a5472996fd946666b48a02e65ddd536f37c76dd2f86352e64a53713f")
-FILE_KEY: Final = bytes(32)
-TERM_KEY: Final = bytes.fromhex("7f1857d6ce56ed66127ff913e7a5c3f3a4cd26d5b5db49e64124987f28fb94c3")
-
-_TEXT: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_CHUNK_KEY = bytes.fromhex("6697f5775b9550de3135cbaca597181c9de421109beb2b58b4d0b04b93adf229")
+_NODE_KEY = bytes.fromhex("017ec5c7a5472996fd946666b48a02e65ddd536f37c76dd2f86352e64a53713f")
+_FILE_KEY = bytes(HASH_BYTES)
+_TERM_KEY = bytes.fromhex("7f1857d6ce56ed66127ff913e7a5c3f3a4cd26d5b5db49e64124987f28fb94c3")
+_TEXT = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
+_LITTLE, _BIG = struct.Struct("<4Q"), struct.Struct(">4Q")
+_CUT_BYTE = 24  # the lowest byte of the last of the four numbers
+_IS_CUT = bytes(byte & 3 == 0 for byte in range(256))  # for bytes.translate
 
 
 class MerkleHash(bytes):
-    """32 raw bytes. The text form, in URLs, JSON and node texts, is that of four little-endian u64: not that of bytes.hex()."""
+    """32 raw bytes. `hex()` is the text that URLs and JSON carry, unlike that of other bytes; `from_hex` is its inverse."""
 
     __slots__ = ()
 
     @classmethod
-    def from_hex(cls, text: object) -> MerkleHash:
-        """Read the text form. Raises ProtocolViolation for anything but 64 hex digits (upper case is read, never written)."""
-        if not isinstance(text, str) or not _TEXT.fullmatch(text.lower()):
+    def from_hex(cls, text: str) -> MerkleHash:
+        """Read the text form. Raises ProtocolViolation unless it is 64 hex digits."""
+        if _TEXT.fullmatch(text) is None:
             raise ProtocolViolation(f"not a hash: {text!r:.80}")
-        return cls(_reorder(bytes.fromhex(text)))
+        return cls(_LITTLE.pack(*_BIG.unpack(bytes.fromhex(text))))
 
     @classmethod
-    def from_raw(cls, raw: bytes | bytearray | memoryview) -> MerkleHash:
-        """Take 32 bytes as they are. Raises ProtocolViolation for another length."""
-        if memoryview(raw).nbytes != HASH_BYTES:
-            raise ProtocolViolation(f"a hash has {HASH_BYTES} bytes, not {memoryview(raw).nbytes}")
+    def from_raw(cls, raw: bytes | memoryview) -> MerkleHash:
+        """Take 32 bytes as they lie in shards and footers. Raises ValueError for any other number of bytes."""
+        if len(raw) != HASH_BYTES:
+            raise ValueError(f"a hash has {HASH_BYTES} bytes, not {len(raw)}")
         return cls(raw)
 
-    def hex(self, *_: object) -> str:
-        """The text form."""
-        return _reorder(self).hex()
+    def hex(self) -> str:  # type: ignore[override]  # bytes.hex takes separators, which have no meaning here
+        return _BIG.pack(*_LITTLE.unpack(self)).hex()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.hex()[:12]}…)"
+        return f"MerkleHash({self.hex()})"
+
+    def __str__(self) -> str:
+        return self.hex()
 
 
 FileId = NewType("FileId", MerkleHash)
 XorbHash = NewType("XorbHash", MerkleHash)
 ChunkHash = NewType("ChunkHash", MerkleHash)
 
-ZERO_HASH: Final = MerkleHash(bytes(32))
-
-
-def _reorder(raw: bytes) -> bytes:
-    """Reverse each group of eight bytes: the step between raw and text, its own inverse."""
-    return raw[7::-1] + raw[15:7:-1] + raw[23:15:-1] + raw[31:23:-1]
+ZERO_HASH: Final = MerkleHash(bytes(HASH_BYTES))
+"""Names the empty file, and is the root of a tree without leaves."""
 
 
 def chunk_hash(data: bytes | bytearray | memoryview) -> ChunkHash:
-    """Hash of a chunk's decoded bytes."""
-    return ChunkHash(MerkleHash(blake3(data, key=CHUNK_KEY).digest()))
+    """The hash of one decoded chunk. Lets other threads run while it computes."""
+    return ChunkHash(MerkleHash(blake3(data, key=_CHUNK_KEY).digest()))
 
 
-def is_cut(node: bytes) -> bool:
-    """Whether a node may end a group: the last u64 of its hash is a multiple of 4."""
-    return node[24] & 3 == 0
-
-
-def group_end(hashes: Sequence[bytes]) -> int:
-    """How many of these nodes, which are all that are left of a level or at least nine of them, form the next group."""
-    count = len(hashes)
-    if count <= 2:
-        return count
-    most = min(GROUP_NODES_MAX, count)
-    for i in range(2, most):
-        if hashes[i][24] & 3 == 0:
-            return i + 1
-    return most
-
-
-def node_hash(children: Iterable[tuple[MerkleHash, int]]) -> MerkleHash:
-    """Hash of a node with these children, each a hash and the file bytes under it."""
-    text = "".join([f"{_reorder(child).hex()} : {size}\n" for child, size in children])
-    return MerkleHash(blake3(text.encode(), key=NODE_KEY).digest())
-
-
-def merkle_root(leaves: Iterable[tuple[MerkleHash, int]]) -> MerkleHash:
-    """Root over (hash, size) leaves in order; the leaf itself if there is one, ZERO_HASH if there is none."""
-    nodes = list(leaves)
-    if not nodes:
-        return ZERO_HASH
-    while len(nodes) > 1:
-        hashes = [node[0] for node in nodes]
-        parents = []
-        at, count = 0, len(nodes)
-        while at < count:
-            end = at + group_end(hashes[at : at + GROUP_NODES_MAX])
-            group = nodes[at:end]
-            parents.append((node_hash(group), sum([size for _, size in group])))
-            at = end
-        nodes = parents
-    return nodes[0][0]
+def term_verification_hash(chunk_hashes: Iterable[ChunkHash]) -> MerkleHash:
+    """What a writer puts into a shard to show that it holds the chunks of a term."""
+    return MerkleHash(blake3(b"".join(chunk_hashes), key=_TERM_KEY).digest())
 
 
 def xorb_hash(leaves: Iterable[tuple[MerkleHash, int]]) -> XorbHash:
-    """Name of a xorb with these chunks."""
+    """The name of a xorb of these chunks: `(hash, decoded length)` of each, in order."""
     return XorbHash(merkle_root(leaves))
 
 
-def file_id_of_root(root: MerkleHash) -> FileId:
-    """Name of a file whose chunks have this root. An empty file has no chunks, and the zero hash for its name."""
-    if root == ZERO_HASH:
-        return FileId(ZERO_HASH)
-    return FileId(MerkleHash(blake3(root, key=FILE_KEY).digest()))
-
-
 def file_id(leaves: Iterable[tuple[MerkleHash, int]]) -> FileId:
-    """Name of a file with these chunks, repeated ones repeated."""
-    return file_id_of_root(merkle_root(leaves))
+    """The name of a file of these chunks: `(hash, decoded length)` of each, in file order, repeated ones repeated."""
+    pairs = list(leaves)
+    return file_id_of_root(merkle_root(pairs)) if pairs else FileId(ZERO_HASH)
 
 
-def term_verification_hash(chunk_hashes: Iterable[bytes]) -> MerkleHash:
-    """What a writer puts beside each term in a shard, to show that it knows the chunks."""
-    return MerkleHash(blake3(b"".join(chunk_hashes), key=TERM_KEY).digest())
+def file_id_of_root(root: MerkleHash) -> FileId:
+    """The name of a file that has chunks, by the root over them. The empty file has none: it is named ZERO_HASH by rule."""
+    return FileId(MerkleHash(blake3(root, key=_FILE_KEY).digest()))
+
+
+# The tree
+
+
+def is_cut(node: MerkleHash) -> bool:
+    """Whether a group ends with this node, if it is at least the third of it."""
+    return _IS_CUT[node[_CUT_BYTE]] == 1
+
+
+def group_end(nodes: Sequence[MerkleHash]) -> int:
+    """How many of the nodes that are left on a level make the next group; the first nine are enough to tell. 0 if none is left."""
+    return _group_end(bytes(node[_CUT_BYTE] for node in nodes[:GROUP_MAX]).translate(_IS_CUT), 0)
+
+
+def node_hash(children: Iterable[tuple[MerkleHash, int]]) -> MerkleHash:
+    """The hash of the parent of these nodes. Its size, the sum of theirs, is committed by the hash of *its* parent."""
+    return _hash_lines([f"{child.hex()} : {size}\n" for child, size in children])
+
+
+def merkle_root(leaves: Iterable[tuple[MerkleHash, int]]) -> MerkleHash:
+    """The root over `(hash, size)` leaves; of a single leaf its hash, of none ZERO_HASH. 100,000 leaves take about 0.1 s."""
+    pairs = list(leaves)
+    nodes = [node for node, _ in pairs]
+    sizes = [size for _, size in pairs]
+    while len(nodes) > 1:
+        raw = b"".join(nodes)
+        edges = _group_edges(raw[_CUT_BYTE::HASH_BYTES].translate(_IS_CUT))
+        lines = [f"{text} : {size}\n" for text, size in zip(_texts(raw), sizes, strict=True)]
+        nodes = [_hash_lines(lines[start:end]) for start, end in pairwise(edges)]
+        sizes = [sum(sizes[start:end]) for start, end in pairwise(edges)]
+    return nodes[0] if nodes else ZERO_HASH
+
+
+def _group_edges(cuts: bytes) -> list[int]:
+    """Where the groups of a level begin, and at last its length. cuts: 1 for each node that is a cut, 0 for the others."""
+    edges = [0]
+    while edges[-1] < len(cuts):
+        edges.append(_group_end(cuts, edges[-1]))
+    return edges
+
+
+def _group_end(cuts: bytes, start: int) -> int:
+    end = min(start + GROUP_MAX, len(cuts))
+    cut = cuts.find(1, start + 2, end)
+    return end if cut < 0 else cut + 1
+
+
+def _texts(raw: bytes) -> list[str]:
+    """The text forms of hashes that lie back to back: all at once, for `MerkleHash.hex` costs more than the hashing."""
+    numbers = array("Q", raw)
+    numbers.byteswap()
+    digits = numbers.tobytes().hex()
+    return [digits[at : at + 2 * HASH_BYTES] for at in range(0, len(digits), 2 * HASH_BYTES)]
+
+
+def _hash_lines(lines: list[str]) -> MerkleHash:
+    return MerkleHash(blake3("".join(lines).encode("ascii"), key=_NODE_KEY).digest())
