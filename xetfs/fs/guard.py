@@ -83,11 +83,11 @@ def guarded(handler: Callable[Concatenate[S, P], Answer[T]]) -> Callable[Concate
             with trio.fail_after(guard.deadline_s):
                 return cast(T, await value)
         except BaseExceptionGroup as group:
-            # Exceptions out of a nursery. If the mount is being ended, that goes first.
+            # Out of a nursery. If the mount is being ended, that goes on alone: an error beside it would make the end a failure.
             cancelled, others = group.split(trio.Cancelled)
-            if cancelled is not None or others is None:
-                raise
-            number = guard.errno_after(operation, args[0], others)
+            number = guard.errno_after(operation, args[0], others) if others is not None else 0
+            if cancelled is not None:
+                raise cancelled from None
         except (Exception, KeyboardInterrupt, SystemExit) as exc:
             # The last two come from a thread that a handler used: signals have their own receiver in a mount.
             number = guard.errno_after(operation, args[0], exc)
