@@ -289,31 +289,33 @@ async def _connect_any(found: Sequence[tuple[Any, Any, int, str, Any]]) -> socke
     """Connect to the first address that answers, trying the next whenever one fails or takes long. Raises OSError."""
     winner: list[socket.socket] = []
     failures: list[OSError] = []
-    ordered = _alternate_families(found)
+    ordered = _alternate_families(found) if found else []
 
-    async with trio.open_nursery() as nursery:
-
-        async def attempt(entry: tuple[Any, Any, int, str, Any], failed: trio.Event) -> None:
-            try:
-                sock = await _connect_one(entry)
-            except OSError as exc:
-                failures.append(exc)
-                failed.set()
-                return
-            winner.append(sock)
+    async def attempt(entry: tuple[Any, Any, int, str, Any], failed: trio.Event) -> None:
+        try:
+            winner.append(await _connect_one(entry))
+        except OSError as exc:
+            failures.append(exc)
+            failed.set()
+        else:
             nursery.cancel_scope.cancel()
 
-        for entry in ordered:
-            failed = trio.Event()
-            nursery.start_soon(attempt, entry, failed)
-            with trio.move_on_after(ATTEMPT_DELAY_S):
-                await failed.wait()
-
-    for late in winner[1:]:
-        late.close()
-    if not winner:
+    taken: socket.socket | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            for entry in ordered:
+                failed = trio.Event()
+                nursery.start_soon(attempt, entry, failed)
+                with trio.move_on_after(ATTEMPT_DELAY_S):
+                    await failed.wait()
+        taken = winner[0] if winner else None
+    finally:
+        for sock in winner:
+            if sock is not taken:
+                sock.close()
+    if taken is None:
         raise failures[0] if failures else OSError("no address")
-    return winner[0]
+    return taken
 
 
 async def _connect_one(entry: tuple[Any, Any, int, str, Any]) -> socket.socket:

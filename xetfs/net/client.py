@@ -17,16 +17,17 @@ import logging
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
 import httpx
 import trio
+from httpcore import AsyncNetworkStream
 
 from xetfs import __version__
-from xetfs.errors import InvalidArgument, Offline, ProtocolViolation, Unavailable
+from xetfs.errors import InvalidArgument, Offline, ProtocolViolation, Unavailable, XetfsError
 from xetfs.net.backend import Backend
 from xetfs.net.failures import error_of_exception, error_of_status, is_retried_status
 from xetfs.net.origins import REDIRECTS_MAX, Credentials, Origin, OriginPolicy
@@ -50,6 +51,9 @@ SMALL_BODY_BYTES_MAX: Final = 16 * MIB
 """Most bytes of a small answer, decoded: a page of 1000 entries takes 0.3 MiB, a reconstruction of 10,000 terms 2 MiB."""
 TRICKLE_BYTES_MIN: Final = 4096
 """Bytes that must come within `stall_timeout_s`; a server that sends one byte a second stalls no less than a silent one."""
+REST_BYTES_MAX: Final = 64 * 1024
+REST_TIMEOUT_S: Final = 1.0
+"""What of an unwanted body is read to save a connection: less than a new one, and its TLS handshake, would cost."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 T = TypeVar("T")
@@ -78,6 +82,10 @@ class Download:
         self._place = place
         assert isinstance(response.stream, httpx.AsyncByteStream)
         self._pieces = aiter(response.stream)
+        self._connection: AsyncNetworkStream = response.extensions["network_stream"]
+        self._begun = False
+        self._ended = False
+        self._received = 0
         self._window_end = trio.current_time() + client.settings.stall_timeout_s
         self._window_bytes = 0
 
@@ -87,15 +95,46 @@ class Download:
     async def receive(self) -> bytes:
         """The next piece of the body, of any length; b"" at its end. Raises Unavailable if it breaks off or stalls."""
         try:
-            piece = await anext(self._pieces, b"")
+            piece = await self._next()
         except httpx.TransportError as exc:
             if isinstance(exc, httpx.TimeoutException):
                 await self._stalled()
             raise error_of_exception(exc, self.what) from None
+        self._received += len(piece)
         self._client.counters.add(NET_BYTES, len(piece))
         if piece:
             await self._watch(len(piece))
         return piece
+
+    async def _next(self) -> bytes:
+        if self._ended:
+            return b""
+        self._begun = self._ended = True  # an exception ends it, too
+        piece = await anext(self._pieces, b"")
+        self._ended = not piece
+        return piece
+
+    async def finish(self) -> None:
+        """Read what is left if it is short, so that the connection can be used again: a redirect's or an error's body, say."""
+        length = self.headers.get("content-length", "")
+        if not self._ended and length.isdecimal() and int(length) - self._received <= REST_BYTES_MAX:
+            with trio.move_on_after(REST_TIMEOUT_S), suppress(XetfsError):
+                while await self.receive():
+                    pass
+
+    async def abandon(self) -> None:
+        """Cut the connection if the body was begun and not read to its end.
+
+        The generators below, four deep, end only by being resumed or by the garbage collector; so they are resumed, until they
+        notice that the socket is closed.
+        """
+        if not self._begun or self._ended:
+            return
+        with trio.CancelScope(shield=True):
+            await self._connection.aclose()
+            with suppress(httpx.TransportError):
+                while await self._next():
+                    pass
 
     async def _watch(self, count: int) -> None:
         self._window_bytes += count
@@ -242,7 +281,12 @@ class HttpClient:
             response = await self._open(pool, generation, request, what)
             try:
                 log.debug("%s %s status=%d what=%r", method, parts.shown, response.status_code, what)
-                yield Download(self, response, url, what, (pool, generation))
+                download = Download(self, response, url, what, (pool, generation))
+                try:
+                    yield download
+                    await download.finish()
+                finally:
+                    await download.abandon()
             finally:
                 await close_response(response)
 

@@ -1,0 +1,174 @@
+"""Where a request may go."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from loopback import Asked, Names, answer, client_of, serving
+
+from xetfs.errors import ProtocolViolation
+from xetfs.net.origins import Origin, OriginPolicy, address_kind
+
+PUBLIC = "https://hub.example"
+LOOPBACK = "http://127.0.0.1:8000"
+PRIVATE = "https://10.1.2.3"
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("93.184.215.14", "public"),
+        ("2606:2800:21f:cb07:6820:80da:af6b:8b2c", "public"),
+        ("127.0.0.1", "loopback"),
+        ("127.9.9.9", "loopback"),
+        ("::1", "loopback"),
+        ("::ffff:127.0.0.1", "loopback"),
+        ("64:ff9b::7f00:1", "loopback"),
+        ("2002:7f00:1::", "loopback"),
+        ("10.0.0.1", "private"),
+        ("172.31.255.255", "private"),
+        ("192.168.1.1", "private"),
+        ("100.64.0.1", "private"),
+        ("fd12:3456::1", "private"),
+        ("::ffff:10.0.0.1", "private"),
+        ("169.254.1.1", "link-local"),
+        ("fe80::1", "link-local"),
+        ("fe80::1%eth0", "link-local"),
+        ("169.254.169.254", "metadata"),
+        ("::ffff:169.254.169.254", "metadata"),
+        ("fd00:ec2::254", "metadata"),
+        ("168.63.129.16", "metadata"),
+        ("0.0.0.0", "special"),
+        ("::", "special"),
+        ("224.0.0.1", "special"),
+        ("255.255.255.255", "special"),
+    ],
+)
+def test_kinds_of_addresses(address: str, kind: str) -> None:
+    assert address_kind(address) == kind
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "url"),
+    [
+        (PUBLIC, "https://cas.example/x?signature=s"),
+        (PUBLIC, "https://cas.example:8443/x"),
+        (PUBLIC, "https://93.184.215.14/x"),
+        (LOOPBACK, "http://127.0.0.1:9000/x"),
+        (LOOPBACK, "http://[::1]:9000/x"),
+        (LOOPBACK, "https://cas.example/x"),
+        (PRIVATE, "https://10.9.9.9/x"),
+        ("https://hub.example:444", "https://cas.example:444/x"),
+        ("https://169.254.169.254", "https://169.254.169.254/x"),
+    ],
+)
+def test_urls_that_may_be_asked(endpoint: str, url: str) -> None:
+    OriginPolicy(endpoint).check_url(url, "x")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "url"),
+    [
+        (PUBLIC, "http://cas.example/x?signature=s"),
+        (PUBLIC, "https://127.0.0.1/x"),
+        (PUBLIC, "https://[::1]/x"),
+        (PUBLIC, "https://[::ffff:127.0.0.1]/x"),
+        (PUBLIC, "https://192.168.0.1/x"),
+        (PUBLIC, "https://169.254.169.254/latest/meta-data/"),
+        (PUBLIC, "https://0.0.0.0/x"),
+        (PUBLIC, "https://cas.example:22/x"),
+        (PUBLIC, "https://cas.example:0/x"),
+        (PUBLIC, "https://user:secret@cas.example/x"),
+        (PUBLIC, "https://hub.example@evil.example/x"),
+        (PUBLIC, "https://hub.example\\@evil.example/x"),
+        (PUBLIC, "https://hub.exa\tmple/x"),
+        (PUBLIC, "file:///etc/passwd"),
+        (PUBLIC, "ftp://cas.example/x"),
+        (PUBLIC, "gopher://cas.example/x"),
+        (PUBLIC, "https:///x"),
+        (PUBLIC, "/x"),
+        (PUBLIC, ""),
+        (LOOPBACK, "http://10.0.0.1/x"),
+        (LOOPBACK, "http://169.254.169.254/x"),
+        (PRIVATE, "https://127.0.0.1/x"),
+        (PRIVATE, "https://[fd00:ec2::254]/x"),
+    ],
+)
+def test_urls_that_may_not_be_asked(endpoint: str, url: str) -> None:
+    with pytest.raises(ProtocolViolation) as caught:
+        OriginPolicy(endpoint).check_url(url, "x")
+    assert "secret" not in str(caught.value)
+    assert "signature" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("current", "location", "target"),
+    [
+        ("https://hub.example/a/b?c", "/d", "https://hub.example/d"),
+        ("https://hub.example/a/b", "d", "https://hub.example/a/d"),
+        ("https://hub.example/a", "//cdn.example/d?s=1", "https://cdn.example/d?s=1"),
+        ("https://hub.example/a", "https://cdn.example/%2F?s=a%2Fb&t=~#part", "https://cdn.example/%2F?s=a%2Fb&t=~"),
+    ],
+)
+def test_redirects_that_are_followed(current: str, location: str, target: str) -> None:
+    assert OriginPolicy(PUBLIC).check_redirect(current, location, "x") == target
+
+
+@pytest.mark.parametrize("location", [None, "", "http://hub.example/", "//10.0.0.1/", "file:///etc/passwd", "https://[x", "a b"])
+def test_redirects_that_are_not(location: str | None) -> None:
+    with pytest.raises(ProtocolViolation):
+        OriginPolicy(PUBLIC).check_redirect("https://hub.example/a", location, "x")
+
+
+def test_a_redirect_never_leaves_https_even_for_an_endpoint_on_http() -> None:
+    with pytest.raises(ProtocolViolation, match="from https to http"):
+        OriginPolicy(LOOPBACK).check_redirect("https://cdn.example/a", "http://127.0.0.1:9000/b", "x")
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_url_or_refused(text: str) -> None:
+    try:
+        parts = OriginPolicy(PUBLIC).check_url(text, "x")
+    except ProtocolViolation:
+        return
+    assert parts.scheme == "https"
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://Hub.Example/x", Origin("https", "hub.example", 443)),
+        ("http://hub.example:80", Origin("http", "hub.example", 80)),
+        ("https://[::1]:8443/", Origin("https", "::1", 8443)),
+    ],
+)
+def test_origins(url: str, origin: Origin) -> None:
+    assert Origin.of(url) == origin
+
+
+async def test_a_name_that_resolves_into_this_network_is_not_connected_to(names: Names) -> None:
+    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        return answer(200, b"secrets of the inside")
+
+    async with serving(handler) as inside:
+        port = inside.url.rpartition(":")[2]
+        names.known |= {"hub.example": ["93.184.215.14"], "cdn.example": ["127.0.0.1"], "mixed.example": ["1.1.1.1", "10.0.0.1"]}
+        async with client_of("http://hub.example") as client:
+            for host in ("cdn.example", "mixed.example"):
+                with pytest.raises(ProtocolViolation, match="refused to connect"):
+                    await client.request(f"http://{host}:{port}/x", "x")
+        assert inside.connections == 0
+
+
+async def test_an_endpoint_whose_name_is_private_may_name_private_neighbours(names: Names) -> None:
+    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        return answer(200, b"ok")
+
+    async with serving(handler) as server:
+        port = server.url.rpartition(":")[2]
+        names.known |= {"hub.internal": ["127.0.0.1"], "cas.internal": ["127.0.0.1"]}
+        async with client_of(f"http://hub.internal:{port}") as client:
+            await client.request(f"http://hub.internal:{port}/x", "x")
+            assert (await client.request(f"http://cas.internal:{port}/x", "x")).body == b"ok"
