@@ -1,0 +1,43 @@
+"""`python -m xetfs.testhub DIR [--json-ready] [--port N]`: a hub with the control endpoint, for tests and benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+from pathlib import Path
+
+import trio
+
+from xetfs.testhub.hub import TestHub, serve_hub
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m xetfs.testhub", description=__doc__)
+    parser.add_argument("directory", type=Path, help="where the hub keeps its data; created if missing")
+    parser.add_argument("--port", type=int, default=0, help="of the Hub; the CAS and the transfer host take the two after it")
+    parser.add_argument("--json-ready", action="store_true", help="print one line of JSON with the three URLs once it listens")
+    arguments = parser.parse_args()
+    ports = (arguments.port, arguments.port + 1, arguments.port + 2) if arguments.port else (0, 0, 0)
+
+    def announce(hub: TestHub) -> None:
+        urls = {"endpoint": hub.endpoint, "cas": hub.cas_url, "transfer": hub.transfer_url}
+        print(json.dumps(urls) if arguments.json_ready else f"HF_ENDPOINT={hub.endpoint}", flush=True)
+
+    async def serve() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_until_signalled, nursery.cancel_scope)
+            await serve_hub(arguments.directory, ports=ports, control=True, on_ready=announce)
+
+    trio.run(serve)
+
+
+async def _until_signalled(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""What a hub may be told about itself, and where its three origins are. Both may change while it runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(slots=True, kw_only=True)
+class HubOptions:
+    """Choices of a running hub."""
+
+    token_lifetime_s: float = 3600
+    """How long a token for the CAS lasts."""
+    url_lifetime_s: float = 3600
+    """How long a signed URL lasts."""
+    page_size: int = 1000
+    """Entries of a page of a listing at most; 50 with `expand`, as at the real Hub."""
+    v2_status: int = 200
+    """404 or 501 takes away version 2 of reconstructions."""
+    proof_status: int = 200
+    """404 or 501 takes away range proofs."""
+    dedup: bool = True
+    """Whether uploaders are told of chunks that are held already."""
+    plain_files: Literal["direct", "redirect"] = "redirect"
+    """Whether `/resolve/` answers plain git files itself or sends to `/api/resolve-cache/`, as the real Hub does today."""
+    multipart_upload_bytes: int | None = None
+    """LFS uploads larger than this are asked for in parts of this size; None for never."""
+
+    def url_expiry_s(self) -> int:
+        return int(time.time() + self.url_lifetime_s)
+
+    def token_expiry_s(self) -> int:
+        return int(time.time() + self.token_lifetime_s)
+
+
+@dataclass(slots=True)
+class HubUrls:
+    """The origins, as `http://host:port`; known once they listen."""
+
+    hub: str = ""
+    cas: str = ""
+    transfer: str = ""
