@@ -324,7 +324,7 @@ def test_no_lie_is_accepted() -> None:
 
 
 @given(st.integers(0, 2**32), st.integers(1, 400))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_honest_answer_is_accepted(seed: int, count: int) -> None:
     choose = random.Random(seed)
     file = File(choose, count)
@@ -334,7 +334,7 @@ def test_every_honest_answer_is_accepted(seed: int, count: int) -> None:
 
 
 @given(st.integers(0, 2**32), st.integers(1, 300), st.lists(st.floats(0, 1), max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_joining_from_the_left_gives_the_root(seed: int, count: int, cuts: list[float]) -> None:
     file = File(random.Random(seed), count)
     nodes = [Node(*leaf) for leaf in file.leaves]
