@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 Buffer = bytes | bytearray | memoryview
 
-_BY_HANDLE = frozenset({"read", "flush", "release", "fsync", "readdir", "releasedir", "fsyncdir"})
+_BY_HANDLE = frozenset({"read", "release", "readdir", "releasedir"})
 
 
 class Operations(pyfuse3.Operations):
@@ -190,17 +190,16 @@ class Operations(pyfuse3.Operations):
     def release(self, fh: FileHandleT) -> None:
         self._files.remove(fh)[1].close()
 
-    @guarded
-    def flush(self, fh: FileHandleT) -> None:
-        """Nothing is ever unwritten: close(2) succeeds, and so do fsync and its like."""
+    # Nothing is ever unwritten. ENOSYS is success to programs, and tells the kernel not to ask again: it would at every close(2).
 
-    @guarded
-    def fsync(self, fh: FileHandleT, datasync: bool) -> None:
-        """As flush."""
+    async def flush(self, fh: FileHandleT) -> None:
+        raise FUSEError(errno.ENOSYS)
 
-    @guarded
-    def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
-        """As flush."""
+    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+        raise FUSEError(errno.ENOSYS)
+
+    async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
+        raise FUSEError(errno.ENOSYS)
 
     # Whatever would change something
 

@@ -1,0 +1,125 @@
+"""Judging directories and machines before anything is mounted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from xetfs.errors import MachineUnfit, MountpointUnusable
+from xetfs.fs import mountpoint as outside
+from xetfs.fs.tuning import tune
+
+
+def test_an_empty_directory_will_do_also_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert outside.prepare(tmp_path / "real") == tmp_path / "real"
+    assert outside.prepare(tmp_path / "link") == tmp_path / "real"
+
+
+def test_a_missing_directory(tmp_path: Path) -> None:
+    with pytest.raises(MountpointUnusable, match=r"does not exist; create it first: mkdir -p .*/no"):
+        outside.prepare(tmp_path / "no")
+
+
+def test_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MountpointUnusable, match="is not a directory"):
+        outside.prepare(tmp_path / "file")
+
+
+def test_a_directory_that_holds_something(tmp_path: Path) -> None:
+    (tmp_path / ".hidden").touch()
+    with pytest.raises(MountpointUnusable, match="is not empty"):
+        outside.prepare(tmp_path)
+
+
+def test_a_foreign_mount() -> None:
+    with pytest.raises(MountpointUnusable, match=r"/proc is already a mount \(proc, proc\); choose another directory"):
+        outside.prepare(Path("/proc"))
+
+
+def test_what_is_not_mounted() -> None:
+    assert outside.mount_at(Path("/nowhere")) is None
+    with pytest.raises(MountpointUnusable, match="cannot be unmounted"):
+        outside.unmount(Path("/nowhere"))
+
+
+def test_mounts_with_odd_names_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (
+        rb"22 1 0:5 / /plain rw,nosuid - ext4 /dev/sda rw" + b"\n"
+        rb"23 1 0:51 / /a\040b\011c\134d ro,nodev shared:1 master:2 - fuse.xetfs xetfs:o/r@0 ro,user_id=0" + b"\n"
+        b"24 1 0:52 / /\xc3\xa4\xff rw - tmpfs none rw\n"
+        b"nonsense\n"
+    )
+    monkeypatch.setattr(Path, "read_bytes", lambda self: lines)
+    found = list(outside.mounts())
+    assert [mount.path for mount in found] == ["/plain", "/a b\tc\\d", os.fsdecode(b"/\xc3\xa4\xff")]
+    assert (found[1].fs_type, found[1].source, found[1].device) == ("fuse.xetfs", "xetfs:o/r@0", "0:51")
+    assert found[1].options == {"ro", "nodev"}
+
+
+def test_of_mounts_on_each_other_the_topmost_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = b"22 1 0:5 / /x rw - ext4 below rw\n23 1 0:6 / /x rw - tmpfs above rw\n"
+    monkeypatch.setattr(Path, "read_bytes", lambda self: lines)
+    mount = outside.mount_at(Path("/x"))
+    assert mount is not None
+    assert mount.source == "above"
+
+
+def test_a_machine_without_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(outside, "FUSE_DEVICE", tmp_path / "fuse")
+    with pytest.raises(MachineUnfit, match=r"there is no .*/fuse; run 'modprobe fuse'"):
+        outside.check_machine()
+
+
+def test_a_device_that_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(outside, "FUSE_DEVICE", tmp_path)
+    with pytest.raises(MachineUnfit, match="cannot be opened: Is a directory"):
+        outside.check_machine()
+
+
+def test_a_user_without_fusermount(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MachineUnfit, match="there is no fusermount3; install it"):
+        outside.check_machine()
+    with pytest.raises(MachineUnfit, match="there is no fusermount3"):
+        outside.unmount(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("complaint", "expected"),
+    [("failed to unmount: Device or resource busy", "is in use"), ("entry not found in /etc/mtab", "cannot be unmounted")],
+)
+def test_fusermount_says_why_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, complaint: str, expected: str) -> None:
+    program = tmp_path / "fusermount3"
+    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\necho "fusermount3: {complaint}" >&2\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(MountpointUnusable, match=expected):
+        outside.unmount(Path("/mnt/x"), lazily=True)
+    assert (tmp_path / "arguments").read_text() == "-u -z -- /mnt/x\n"
+
+
+def test_tuning_writes_what_is_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bdi = tmp_path / "class/bdi/0:51"
+    connection = tmp_path / "fs/fuse/connections/51"
+    bdi.mkdir(parents=True)
+    connection.mkdir(parents=True)
+    caplog.set_level("INFO")
+    tune("0:51", read_ahead_kb=2048, sys=tmp_path)
+    assert (bdi / "read_ahead_kb").read_text() == "2048"
+    assert (connection / "max_background").read_text() == "64"
+    assert (connection / "congestion_threshold").read_text() == "48"
+    assert caplog.messages == []
+
+
+def test_tuning_says_once_what_it_may_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    tune("0:51", read_ahead_kb=2048, sys=tmp_path)
+    assert len(caplog.messages) == 1
+    assert "read-ahead stays at the kernel's default" in caplog.messages[0]
