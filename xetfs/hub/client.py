@@ -7,7 +7,8 @@ Source: huggingface_hub, hf_api.py and file_download.py.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 from urllib.parse import quote, urljoin
 
@@ -70,13 +71,14 @@ class HubClient:
             await self._check_some_file(info)
 
     async def _check_some_file(self, info: RepoInfo) -> None:
-        async for page in self.tree_pages(info.repo, info.commit, ""):
-            for entry in page:
-                if entry.kind == "file":
-                    url = self._content_url(info.repo, info.commit, entry.path)
-                    what = f"{entry.path!r} of {info.repo}"
-                    await self._head(url, info.repo, what)
-                    return
+        """Ask for a file of the root folder; where there is none, nothing is known until the first read."""
+        async with aclosing(self.tree_pages(info.repo, info.commit, "")) as pages:
+            async for page in pages:
+                for entry in page:
+                    if entry.kind == "file":
+                        url = self._content_url(info.repo, info.commit, entry.path)
+                        await self._head(url, info.repo, f"{entry.path!r:.200} of {info.repo}")
+                        return
 
     async def _head(self, url: str, repo: RepoId, what: str) -> None:
         """Ask for the headers of a file. Reaching its storage is not needed: the Hub has agreed when it redirects there."""
@@ -85,9 +87,10 @@ class HubClient:
         if answer.status >= 400:
             raise self._refusal(answer, repo, what)
 
-    async def tree_pages(self, repo: RepoId, commit: CommitId, path: str) -> AsyncIterator[tuple[TreeEntry, ...]]:
+    async def tree_pages(self, repo: RepoId, commit: CommitId, path: str) -> AsyncGenerator[tuple[TreeEntry, ...], None]:
         """The entries of one directory ("" is the root), a page at a time, in the Hub's order; not of those below.
 
+        Take it to its end, or within `contextlib.aclosing`.
         Raises EntryNotFound if there is no such directory, ProtocolViolation for a listing that leads elsewhere or has no end.
         """
         what = f"listing of {path!r:.200} in {repo}"
