@@ -1,35 +1,39 @@
-"""How the bytes of one chunk are stored: as they are, or as an LZ4 frame of the bytes or of a regrouping of them.
+"""How the payload of one chunk is compressed.
 
-BG4 puts bytes 0, 4, 8, … first, then 1, 5, 9, …: the exponents of float32 numbers come to lie side by side and compress.
-FullBitslice
-does the same with the eight bit planes. Both work on any length.
-The frames that writers make: independent blocks, no checksums, no content size. What is read must be one frame that ends, and
-whose
-content is exactly as long as the header says; nothing is ever decoded beyond that.
+Three schemes end in one LZ4 frame; two of them first reorder the bytes so that like stands beside like. BG4 puts the bytes at
+positions 0, 4, 8, … first, then those at 1, 5, 9, …: the exponents of 32-bit floats, and of pairs of 16-bit ones, come together.
+The bit slices are the eight bit planes one after another.
 
-Source: Xet spec, "Xorb", compression schemes; xet-core xorb_object/compression_scheme.rs, byte_grouping; zig-xet (FullBitslice).
+Decoding is bounded by the length that the caller expects, whatever the payload says, and lets other threads run during LZ4 and
+numpy work. numpy is imported when the first reordered chunk is met: it takes longer to load than everything else here.
+
+Source: Xet spec, "Xorb", Chunk Compression Schemes; xet-core, compression_scheme.rs and bg4_prediction.rs. Bit slices exist only
+in zig-xet: the reference client rejects them, and no writer here chooses them by itself.
 """
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 import lz4.frame
 
 from xetfs.errors import CorruptData
 
 if TYPE_CHECKING:
-    import numpy
+    import numpy as np
+    import numpy.typing as npt
 
-Buffer = bytes | bytearray | memoryview
+EXPANSION_MAX: Final = 255
+"""No LZ4 payload decodes to more than this times its length: one byte lengthens a match by 255 at the most."""
 
-_SMALL_BLOCK_BYTES = 65_536
+_BG4_DIVERGENCE_MIN = 0.02
+_POPCOUNT = bytes(byte.bit_count() for byte in range(256))  # for bytes.translate
 
 
 class Scheme(IntEnum):
-    """The scheme byte of a chunk header."""
+    """What a chunk header calls the ways to compress."""
 
     NONE = 0
     LZ4 = 1
@@ -37,117 +41,96 @@ class Scheme(IntEnum):
     BITSLICE_LZ4 = 3
 
 
-@cache
-def _numpy() -> Any:
-    """numpy takes 0.1 s to import, and only regrouped chunks need it."""
-    import numpy
-
-    return numpy
-
-
-def compress(data: Buffer, scheme: Scheme) -> bytes:
-    """The stored form of `data` under `scheme`."""
-    match scheme:
-        case Scheme.NONE:
-            return bytes(data)
-        case Scheme.LZ4:
-            regrouped: Buffer = data
-        case Scheme.BG4_LZ4:
-            regrouped = group_bytes(data)
-        case Scheme.BITSLICE_LZ4:
-            regrouped = slice_bits(data)
-    block_size = lz4.frame.BLOCKSIZE_MAX64KB if len(data) <= _SMALL_BLOCK_BYTES else lz4.frame.BLOCKSIZE_MAX256KB
-    frame: bytes = lz4.frame.compress(
-        regrouped, block_size=block_size, block_linked=False, content_checksum=False, block_checksum=False, store_size=False
-    )
+def compress(data: bytes, scheme: Scheme) -> bytes:
+    """The payload for `data`, which may turn out longer than the data is."""
+    if scheme is Scheme.NONE:
+        return data
+    if scheme is Scheme.BG4_LZ4:
+        data = b"".join(data[lane::4] for lane in range(4))
+    elif scheme is Scheme.BITSLICE_LZ4:
+        data = _slice_bits(data)
+    block_size = lz4.frame.BLOCKSIZE_MAX64KB if len(data) <= 64 * 1024 else lz4.frame.BLOCKSIZE_MAX256KB
+    # One block without sizes and checksums, as the reference writes it: chunk headers tell the size, hashes guard the content.
+    frame: bytes = lz4.frame.compress(data, block_size=block_size, block_linked=False, content_checksum=False, store_size=False)
     return frame
 
 
-def decompress_into(stored: memoryview, scheme: Scheme, out: memoryview) -> None:
-    """Decode `stored` into `out`, which is as long as the decoded data must be. Raises CorruptData if it is not that long."""
-    if scheme is Scheme.NONE:
-        if len(stored) != len(out):
-            raise CorruptData(f"a chunk stored as it is has {len(stored)} bytes for {len(out)}")
-        out[:] = stored
-        return
-    data = _decode_frame(stored, len(out))
-    if scheme is Scheme.LZ4:
-        out[:] = data
-    elif scheme is Scheme.BG4_LZ4:
-        _ungroup_bytes_into(data, out)
-    else:
-        out[:] = unslice_bits(data)
+class Decompressor:
+    """Decodes payloads one after another. For one thread at a time, and of no further use once it has raised."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self) -> None:
+        self._context = lz4.frame.create_decompression_context()
+
+    def decode(self, scheme: Scheme, payload: memoryview, out: memoryview) -> None:
+        """Fill `out` from the payload. Raises CorruptData unless the payload holds exactly as many bytes and nothing else."""
+        if scheme is Scheme.NONE:
+            if len(payload) != len(out):
+                raise CorruptData(f"a stored chunk of {len(payload)} bytes claims to have {len(out)}")
+            out[:] = payload
+            return
+        data = self._decode_frame(payload, len(out))
+        if scheme is Scheme.LZ4:
+            out[:] = data
+        elif scheme is Scheme.BG4_LZ4:
+            _join_lanes(data, out)
+        else:
+            _join_bits(data, out)
+
+    def _decode_frame(self, payload: memoryview, length: int) -> bytes:
+        # Asking for one byte more than there should be tells a longer frame from one that ends where it should.
+        data: bytes
+        try:
+            data, consumed, ended = lz4.frame.decompress_chunk(self._context, payload, max_length=length + 1)
+        except RuntimeError as error:
+            raise CorruptData(f"a chunk is not an LZ4 frame: {error}") from error
+        if len(data) != length or not ended or consumed != len(payload):
+            raise CorruptData(f"a chunk of {length} bytes decodes to {len(data)}, or its LZ4 frame does not end where it does")
+        return data
 
 
-def _decode_frame(stored: memoryview, length: int) -> bytes:
-    decoder = lz4.frame.LZ4FrameDecompressor()
-    try:
-        data: bytes = decoder.decompress(stored, max_length=length + 1)
-        if len(data) == length and not decoder.eof:
-            data += decoder.decompress(b"", max_length=1)  # the end mark may still be unread
-    except (RuntimeError, EOFError, ValueError, MemoryError) as exc:
-        raise CorruptData(f"not an LZ4 frame: {exc!s:.80}") from None
-    if len(data) != length or not decoder.eof or decoder.unused_data:
-        raise CorruptData(f"an LZ4 frame does not hold exactly the {length} bytes that its chunk is said to have")
-    return data
+def choose_scheme(data: bytes) -> Scheme:
+    """What the reference would choose: BG4 if the number of bits set in a byte depends on its place among four, else LZ4.
 
-
-def group_bytes(data: Buffer) -> bytes:
-    """BG4: every fourth byte from 0 on, then from 1, 2 and 3 on."""
-    return b"".join(bytes(data[lane::4]) for lane in range(4))
-
-
-def ungroup_bytes(data: Buffer) -> bytes:
-    """The inverse of group_bytes."""
-    out = bytearray(len(data))
-    _ungroup_bytes_into(data, memoryview(out))
-    return bytes(out)
-
-
-def _ungroup_bytes_into(data: Buffer, out: memoryview) -> None:
-    # Column by column through numpy: twice as fast as slices of a bytearray, and other threads run meanwhile.
-    np = _numpy()
-    source: numpy.ndarray[Any, Any] = np.frombuffer(data, dtype=np.uint8)
-    target: numpy.ndarray[Any, Any] = np.frombuffer(out, dtype=np.uint8)
-    at = 0
-    for lane in range(4):
-        column = target[lane::4]
-        column[:] = source[at : at + len(column)]
-        at += len(column)
-
-
-def slice_bits(data: Buffer) -> bytes:
-    """FullBitslice: bit 0 of every byte, then bit 1 of every byte, and so on, packed with the least significant bit first."""
-    np = _numpy()
-    bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), bitorder="little").reshape(-1, 8)
-    packed: bytes = np.packbits(bits.T.reshape(-1), bitorder="little").tobytes()
-    return packed
-
-
-def unslice_bits(data: Buffer) -> bytes:
-    """The inverse of slice_bits."""
-    np = _numpy()
-    bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), bitorder="little").reshape(8, -1)
-    packed: bytes = np.packbits(bits.T.reshape(-1), bitorder="little").tobytes()
-    return packed
-
-
-def choose_scheme(data: Buffer) -> Scheme:
-    """LZ4 or BG4_LZ4, whichever suits `data`: by how much the four byte lanes differ from the whole in how many bits are set.
-
-    Source: xet-core byte_grouping/compression_scheme choice (popcount histograms, Kullback-Leibler divergence above 0.02).
+    Compares, for each lane, the distribution of bit counts with that of all lanes together (Kullback-Leibler). A lane that lacks
+    one of the nine counts is left out; the reference does so by way of a not-a-number that its maximum ignores.
     """
-    np = _numpy()
-    data_array = np.frombuffer(data, dtype=np.uint8)
-    ones = (
-        np.bitwise_count(data_array) if hasattr(np, "bitwise_count") else np.unpackbits(data_array.reshape(-1, 1), axis=1).sum(1)
-    )
-    whole = np.bincount(ones, minlength=9).astype(float)
-    worst = 0.0
+    lanes = [data[lane::4].translate(_POPCOUNT) for lane in range(4)]
+    counts = [[lane.count(bits) for bits in range(9)] for lane in lanes]
+    totals = [sum(column) for column in zip(*counts, strict=True)]
+    for lane, count in zip(lanes, counts, strict=True):
+        if all(count):
+            divergence = sum(n / len(lane) * math.log(n / len(lane) * len(data) / m) for n, m in zip(count, totals, strict=True))
+            if divergence > _BG4_DIVERGENCE_MIN:
+                return Scheme.BG4_LZ4
+    return Scheme.LZ4
+
+
+def _join_lanes(lanes: bytes, out: memoryview) -> None:
+    import numpy as np
+
+    source, target = np.frombuffer(lanes, np.uint8), np.frombuffer(out, np.uint8)
+    start = 0
     for lane in range(4):
-        part = np.bincount(ones[lane::4], minlength=9).astype(float)
-        if not part.all() or not whole.all():
-            continue  # the reference's sum is not a number then, and its maximum passes over that
-        p, q = part / part.sum(), whole / whole.sum()
-        worst = max(worst, float((p * np.log(p / q)).sum()))
-    return Scheme.BG4_LZ4 if worst > 0.02 else Scheme.LZ4
+        end = start + (len(lanes) + 3 - lane) // 4
+        target[lane::4] = source[start:end]
+        start = end
+
+
+def _slice_bits(data: bytes) -> bytes:
+    import numpy as np
+
+    return np.packbits(_bits(data).reshape(-1, 8).T, bitorder="little").tobytes()
+
+
+def _join_bits(planes: bytes, out: memoryview) -> None:
+    import numpy as np
+
+    out[:] = np.packbits(_bits(planes).reshape(8, -1).T, bitorder="little").tobytes()
+
+
+def _bits(data: bytes) -> npt.NDArray[np.uint8]:
+    import numpy as np
+
+    return np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")

@@ -110,7 +110,7 @@ def is_cut(node: MerkleHash) -> bool:
 
 
 def group_end(nodes: Sequence[MerkleHash]) -> int:
-    """How many of the nodes that are left on a level make the next group; the first nine are enough to tell. 0 if none is left."""
+    """How many of the nodes that are left on a level make the next group; the first nine suffice to tell. 0 if none is left."""
     return _group_end(bytes(node[_CUT_BYTE] for node in nodes[:GROUP_MAX]).translate(_IS_CUT), 0)
 
 
