@@ -1,8 +1,8 @@
 """Xorbs: chunks of many files, compressed one by one and laid back to back.
 
-A record is a header of eight bytes (version 0, length on the wire, scheme, decoded length; lengths of 24 bits, little-endian) and
-as many bytes of payload. Only whole records are ever fetched, so what was fetched for a range of chunks must hold exactly these: a
-byte too many or too few, or a chunk too many, is damage. A stored xorb may end in a footer (footer.py), which no fetch includes.
+A record is a header of eight bytes (version 0, length on the wire, scheme, decoded length; lengths of 24 bits, little-endian)
+and as many bytes of payload. Only whole records are fetched, so a range of chunks must hold exactly these: a byte too many or too
+few, or a chunk too many, is damage. A stored xorb may end in a footer (footer.py), which no fetch includes.
 
 Decoding is work for a worker thread: all headers first, then one buffer for all chunks, and every chunk decoded to its place in
 it and hashed there.
