@@ -1,4 +1,5 @@
-"""From a byte range of a file to its bytes: what is at hand is answered at once, the rest is planned, fetched, decoded and checked.
+"""From a byte range of a file to its bytes: what is at hand is answered at once, the rest is planned, fetched, decoded and
+checked.
 
 file.py        FileReader: one file's bytes; the only thing the fronts see
 filemap.py     which chunk of which xorb stands where in a file, as far as it is known

@@ -1,7 +1,8 @@
 """Each block is fetched once, however many windows wait for it.
 
 A fetch belongs to the engine: a window that needs a block which is on its way joins that flight, and the last to leave
-cancels it. Blocks that one URL serves are asked for in one request, as many ranges as it lists. Decoding and hashing happen in worker threads,
+cancels it. Blocks that one URL serves are asked for in one request, as many ranges as it lists. Decoding and hashing happen in
+worker threads,
 one hop for a whole block: a hop costs 0.1 ms, as much as two chunks.
 
 Bytes on the wire are counted in the budget from before the request until they are decoded; the decoded ones by the shelf.
@@ -60,9 +61,7 @@ class Fetcher:
             for flight in flights:
                 await flight.wait()
 
-    def _flights_for(
-        self, cas: CasClient, url: SignedUrl, blocks: Iterable[BlockFetch], *, urgency: Urgency
-    ) -> list[Flight[None]]:
+    def _flights_for(self, cas: CasClient, url: SignedUrl, blocks: Iterable[BlockFetch], urgency: Urgency) -> list[Flight[None]]:
         """The flights that bring these blocks: those under way, and new ones for the rest."""
         found = []
         fresh: list[BlockFetch] = []

@@ -1,9 +1,11 @@
 """One file's bytes, for any number of readers.
 
 A read is answered in one of three ways. If every byte is at hand (in memory, or in an open block of the store whose bytes
-the page cache has) it is answered without an await. If it is known where the bytes are but the disk must be waited for, a thread reads
+the page cache has) it is answered without an await. If it is known where the bytes are but the disk must be waited for, a thread
+reads
 them. What is not known, or not held any longer, is loaded: a *window* of the file is one flight of a Source; whoever needs a byte
-that a window under way will bring waits for that window. Windows ahead of a reader are started by a task of their own, which first
+that a window under way will bring waits for that window. Windows ahead of a reader are started by a task of their own, which
+first
 looks up what the store knows, so that a warm file costs no request and the next blocks are open before they are read.
 
 A FileReader is shared by all openings of the same content and lives in the event loop's thread.
@@ -12,6 +14,7 @@ A FileReader is shared by all openings of the same content and lives in the even
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -22,11 +25,11 @@ from xetfs import telemetry
 from xetfs.errors import CorruptData
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.budget import Urgency
-from xetfs.reader.filemap import SEGMENT_BYTES, FileMap, Run, decode_runs, encode_runs
+from xetfs.reader.filemap import SEGMENT_BYTES, FileMap, Level, Run, decode_runs, encode_runs
 from xetfs.reader.flights import Flight
 from xetfs.reader.prefetch import Prefetcher, Want
 from xetfs.reader.shelf import Shelf
-from xetfs.reader.sources import Loaded, Source
+from xetfs.reader.sources import Source
 from xetfs.settings import Settings
 from xetfs.store.api import Block
 from xetfs.telemetry import Counters
@@ -36,7 +39,8 @@ log = logging.getLogger(__name__)
 MAP_RECORD = "map"
 """Kind of the store's records that hold file maps."""
 FAILURE_KEPT_S = 1.0
-"""How long a failed place answers with the same error at once: the kernel asks for a page that failed a second time, and the program
+"""How long a failed place answers with the same error at once: the kernel asks for a page that failed a second time, and the
+program
 that waits should not wait two deadlines."""
 DEADLINE_SHARE = 0.9
 """A window ends a little before the operations that wait for it do, so that its error is known and can be kept."""
@@ -47,13 +51,29 @@ Buffer = bytes | bytearray | memoryview
 
 
 class _Window:
-    """A stretch of the file on its way. covered: what it will bring; at first what was asked, then whole chunks."""
+    """A stretch of the file on its way. covered: what it will bring; at first what was asked, whole chunks once `settled`."""
 
-    flight: Flight[Loaded]
+    flight: Flight[None]
 
     def __init__(self, span: ByteRange, urgency: Urgency) -> None:
         self.covered = span
+        self.settled = trio.Event()
         self.urgency = urgency
+
+
+class _Chain:
+    """The windows ahead of one stream, one after the other: the next begins where the last one ends, which is known only once
+    that is
+    settled. at: how far it has got."""
+
+    def __init__(self, at: int, until: int, step: int) -> None:
+        self.at = at
+        self.until = until
+        self.step = step
+        self.moved = trio.Event()
+
+    def covers(self, offset: int) -> bool:
+        return self.at <= offset < self.until
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +105,11 @@ class FileReader:
         self._failures: list[_Failure] = []
         self._segments_loaded: set[int] = set()
         self._segments_dirty: set[int] = set()
+        self._level_min = Level.FILE if settings.verify == "proof" else Level.FRAMING
         self._users = 0
         nothing = ByteRange(0, 0)
-        self._observed = (nothing, Want(nothing, nothing, 0))
+        self._observed = (nothing, Want(nothing, 0, 0, 0))
+        self._chains: dict[int, _Chain] = {}
 
     # What the fronts use
 
@@ -105,7 +127,8 @@ class FileReader:
     async def read(self, span: ByteRange) -> Buffer:
         """The bytes of `span`, exactly as many as the file has there.
 
-        Raises what the source raised, CorruptData when bytes cannot be had right, trio.TooSlowError when a window was not done in time.
+        Raises what the source raised, CorruptData when bytes cannot be had right, trio.TooSlowError when a window was not done
+        in time.
         A cancelled read leaves nothing behind; windows that nobody else waits for end with it.
         """
         span = span.clip(self.size)
@@ -129,8 +152,8 @@ class FileReader:
         if seen != span:
             want = self._prefetcher.observe(span)
             self._observed = (span, want)
-            if len(want.ahead) and self.in_use:
-                self._nursery.start_soon(self._load_ahead, want.ahead, want.step)
+            if want.ahead_until and self.in_use:
+                self._extend_chain(want)
         return want
 
     def open(self) -> None:
@@ -170,15 +193,12 @@ class FileReader:
             pieces.append(piece)
         return b"".join(pieces)
 
-    def _piece_nowait(self, start: int, end: int, loaded: Loaded | None = None) -> Buffer | None:
+    def _piece_nowait(self, start: int, end: int) -> Buffer | None:
         """Bytes from `start` on, as many as one block has of them, at most until `end`."""
-        run = self.map.at(start)
+        run = self._run_at(start)
         if run is None:
             return None
-        chunk = run.chunks.start + run.position(start)
-        block = self._shelf.find_nowait(run.xorb, chunk)
-        if block is None and loaded is not None:
-            block = loaded.block(run.xorb, chunk)
+        block = self._shelf.find_nowait(run.xorb, run.chunks.start + run.position(start))
         if block is None:
             return None
         part = _within(run, block, ByteRange(start, end))
@@ -189,19 +209,23 @@ class FileReader:
         except CorruptData:
             return None  # found again, and dealt with, where there is time to
 
+    def _run_at(self, offset: int) -> Run | None:
+        """The run that holds the byte at `offset`, if it is sure enough to be given out."""
+        run = self.map.at(offset)
+        return run if run is not None and run.level >= self._level_min else None
+
     async def _piece(self, span: ByteRange, joined: ExitStack) -> Buffer:
         """The same as `_piece_nowait`, whatever must be done for it."""
-        for _ in range(PIECE_ATTEMPTS_MAX):
-            run = self.map.at(span.start)
+        bad = 0
+        while bad < PIECE_ATTEMPTS_MAX:
+            run = self._run_at(span.start)
             if run is None:
-                loaded = await self._wait_for(span, joined)
-                piece = self._piece_nowait(span.start, span.end, loaded)
-                if piece is not None:
-                    return piece
+                await self._wait_for(span, joined)
                 continue
             block = await self._shelf.find(run.xorb, run.chunks.start + run.position(span.start))
             if block is None:
                 await self._forget_unheld(run)
+                bad += 1
                 continue
             part = _within(run, block, span)
             try:
@@ -212,6 +236,7 @@ class FileReader:
             except CorruptData as exc:
                 log.warning("dropped a bad block, fetching again file=%s: %s", self.source.key[:16], exc)
                 await self._shelf.drop(block)
+                bad += 1
         raise CorruptData(f"bytes {span.start}-{span.end} of {self.source.key[:16]} cannot be had right")
 
     async def _forget_unheld(self, run: Run) -> None:
@@ -231,40 +256,64 @@ class FileReader:
     def _start_missing(self, span: ByteRange, want: Want, joined: ExitStack) -> None:
         """Start the windows that the span lacks, all at once, and join them; the last one goes on as far as the demand."""
         for gap in self._gaps(want.demand):
-            if gap.start < span.end:
+            if gap.start < span.end and self._chain_at(gap.start) is None:
                 self._raise_kept_failure(gap.start)
                 self._join(self._start(gap, Urgency(demand=True)), joined)
 
-    async def _wait_for(self, span: ByteRange, joined: ExitStack) -> Loaded:
-        """Wait for the window that brings the byte at span.start, which is not in the map."""
+    async def _wait_for(self, span: ByteRange, joined: ExitStack) -> None:
+        """Wait for what brings the byte at span.start, which is not in the map: a window, started if there is none, or a chain
+        that
+        will come by."""
         window = self._window_at(span.start)
+        chain = self._chain_at(span.start)
+        if window is None and chain is not None:
+            await chain.moved.wait()
+            return
         if window is None:
             self._raise_kept_failure(span.start)
             window = self._start(self._gaps(span)[0], Urgency(demand=True))
         if not window.urgency.demand:
             window.urgency.demand = True
             self._shelf.budget.wake()
-        return await self._join(window, joined).wait()
+        await self._join(window, joined).wait()
 
     @staticmethod
-    def _join(window: _Window, joined: ExitStack) -> Flight[Loaded]:
+    def _join(window: _Window, joined: ExitStack) -> Flight[None]:
         window.flight.join()
         joined.callback(window.flight.leave)
         return window.flight
 
-    async def _load_ahead(self, span: ByteRange, step: int) -> None:
-        """Open what is held of `span` and start windows for the rest. Nobody waits for this task, so it lets no error out."""
+    # Windows ahead of readers
+
+    def _extend_chain(self, want: Want) -> None:
+        chain = self._chains.get(want.stream)
+        if chain is None:
+            chain = self._chains[want.stream] = _Chain(want.demand.start, want.ahead_until, want.step)
+            self._nursery.start_soon(self._run_chain, want.stream, chain)
+        else:
+            chain.until = want.ahead_until
+            chain.step = want.step
+
+    def _chain_at(self, offset: int) -> _Chain | None:
+        return next((chain for chain in self._chains.values() if chain.covers(offset)), None)
+
+    async def _run_chain(self, stream: int, chain: _Chain) -> None:
+        """Load ahead until the chain's end. Nobody waits for this task, so it lets no error out."""
         try:
-            await self._recall(span)
-            at = span.start
-            while at < span.end and self.in_use:
-                at = await self._step_ahead(at, span.end, step)
+            while chain.at < chain.until and self.in_use:
+                await self._recall(ByteRange(chain.at, chain.until))
+                chain.at = await self._step_ahead(chain.at, chain.step)
+                moved, chain.moved = chain.moved, trio.Event()
+                moved.set()
         except Exception:
             log.exception("loading ahead failed file=%s", self.source.key[:16])
+        finally:
+            del self._chains[stream]
+            chain.moved.set()
 
-    async def _step_ahead(self, at: int, end: int, step: int) -> int:
+    async def _step_ahead(self, at: int, step: int) -> int:
         """Take care of the bytes from `at` on; returns the offset up to which that is done."""
-        run = self.map.at(at)
+        run = self._run_at(at)
         if run is not None:
             block = await self._shelf.find(run.xorb, run.chunks.start + run.position(at))
             if block is None:
@@ -274,10 +323,11 @@ class FileReader:
             return run.ends[last - 1]
         window = self._window_at(at)
         if window is None:
-            window = self._start(ByteRange(at, min(at + step, end, self.map.next_start(at))), Urgency(demand=False))
+            window = self._start(self._gaps(ByteRange(at, min(at + step, self.size)))[0], Urgency(demand=False))
             self._ahead.append(window)
             window.flight.join()
-        return window.covered.end
+        await window.settled.wait()  # the next window begins where this one ends, and that is known only now
+        return max(window.covered.end, at + 1)
 
     def _window_at(self, offset: int) -> _Window | None:
         """The window under way that will bring the byte at `offset`; not one that is being cancelled."""
@@ -286,7 +336,7 @@ class FileReader:
     def _gaps(self, span: ByteRange) -> list[ByteRange]:
         """What of `span` is neither in the map nor on its way, in stretches no longer than the largest window."""
         found = []
-        for gap in self.map.gaps(span):
+        for gap in self.map.gaps(span, self._level_min):
             at = gap.start
             while at < gap.end:
                 window = self._window_at(at)
@@ -312,31 +362,34 @@ class FileReader:
         self._counters.add(telemetry.READER_WINDOWS if urgency.demand else telemetry.READER_PREFETCH_WINDOWS)
         return window
 
-    async def _load(self, window: _Window) -> Loaded:
-        """The work of a window: its result is in the map when it ends, its error among the failures."""
+    async def _load(self, window: _Window) -> None:
+        """The work of a window: what it brings is in the map when it ends, its error among the failures."""
         span = window.covered
 
         def on_covered(covered: ByteRange) -> None:
             window.covered = covered
+            window.settled.set()
 
         try:
             with trio.fail_after(DEADLINE_SHARE * self._settings.operation_deadline_s):
-                loaded = await self.source.load(span, window.urgency, on_covered)
-            self._take_in(loaded, window.covered)
+                runs = await self.source.load(span, self.map, window.urgency, on_covered)
+            self._take_in(runs)
         except Exception as exc:
             self._failures.append(_Failure(span, exc, trio.current_time() + FAILURE_KEPT_S))
             raise
-        return loaded
+        finally:
+            window.settled.set()
 
-    def _take_in(self, loaded: Loaded, covered: ByteRange) -> None:
+    def _take_in(self, runs: Sequence[Run]) -> None:
         try:
-            self.map.add(loaded.runs)
+            self.map.add(runs)
         except CorruptData as exc:
-            # What was known is not proven, what is new may be as wrong: begin anew with the newer of the two.
-            log.warning("the map of a file is contradicted, replaced file=%s: %s", self.source.key[:16], exc)
-            self.map.forget(covered)
-            self.map.add(loaded.runs)
-        self._segments_dirty.update(run.start // SEGMENT_BYTES for run in loaded.runs)
+            # What was known is no surer than what is new, or the new would have been refused: begin anew with that.
+            log.warning("what was known of a file is contradicted, replaced file=%s: %s", self.source.key[:16], exc)
+            for run in runs:
+                self.map.forget(ByteRange(run.start, run.end))
+            self.map.add(runs)
+        self._segments_dirty.update(run.start // SEGMENT_BYTES for run in runs)
 
     def _raise_kept_failure(self, offset: int) -> None:
         now = trio.current_time()

@@ -1,10 +1,12 @@
 """What is known of a file: which chunk of which xorb stands at which offset.
 
-A map is a list of runs that do not overlap, sorted by where they start. It grows as windows are loaded and never shrinks; a file's
+A map is a list of runs that do not overlap, sorted by where they start. It grows as windows are loaded and never shrinks; a
+file's
 content never changes under its id. Chunk lengths and hashes come from decoded chunks, so a map says no more than
 was seen: a hash in it is what the bytes at that place must have, wherever they are read from later.
 
-Maps are kept in the store as one record for each stretch of SEGMENT_BYTES of a file, so that a record stays small and writing one does
+Maps are kept in the store as one record for each stretch of SEGMENT_BYTES of a file, so that a record stays small and writing
+one does
 not cost more as the file grows. A run belongs to the segment in which it starts.
 """
 
@@ -14,7 +16,8 @@ import struct
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import IntEnum
 from operator import lt
 from typing import Final
 
@@ -26,6 +29,20 @@ SEGMENT_BYTES: Final = 64 * 1024 * 1024
 """About a thousand chunks: 40 KB of record."""
 
 HASH_BYTES: Final = 32
+
+
+class Level(IntEnum):
+    """How sure it is that a chunk stands where a run says. Higher is surer."""
+
+    CLAIMED = 0
+    """A server says so, and a proof is still to come. Never given out."""
+    FRAMING = 1
+    """A server says so, lengths agree, and it offers no proof."""
+    FILE = 2
+    """All chunks of the file together have the hash, or the content the digest, that the file is known by."""
+    PROOF = 3
+    """A Merkle proof leads from the chunk to the file id."""
+
 
 _HEAD: Final = struct.Struct("<QB32sII")
 
@@ -42,8 +59,7 @@ class Run:
     """File offset at which each chunk ends; as many as chunks. An array of u64: a map of a large file has millions."""
     hashes: bytes
     """Raw chunk hashes, HASH_BYTES each, back to back."""
-    proven: bool
-    """Whether a Merkle proof against the file id, or a hash of the whole file, covers this place."""
+    level: Level
 
     @property
     def end(self) -> int:
@@ -65,7 +81,7 @@ class Run:
             ChunkRange(self.chunks.start + first, self.chunks.start + last),
             self.ends[first:last],
             self.hashes_of(first, last),
-            self.proven,
+            self.level,
         )
 
     def hashes_of(self, first: int, last: int) -> bytes:
@@ -95,7 +111,7 @@ class FileMap:
         return self._starts[i] if i < len(self._starts) else self.size
 
     def add(self, runs: Iterable[Run]) -> None:
-        """Take in what was learnt. What is known already stays, unless the new knowledge is proven and the old is not.
+        """Take in what was learnt. What is known already stays, unless the new knowledge is surer.
 
         Raises CorruptData if a chunk boundary falls inside a known chunk: then one of the two answers was false.
         """
@@ -119,8 +135,7 @@ class FileMap:
                     i += 1
 
     def _add(self, run: Run) -> None:
-        if run.proven:
-            self._yield_to(run)
+        self._yield_to(run)
         position, count = 0, len(run.ends)
         while position < count:
             begin = run.chunk_start(position)
@@ -144,11 +159,11 @@ class FileMap:
         return after
 
     def _yield_to(self, run: Run) -> None:
-        """Make room for a proven run where only unproven ones stand."""
+        """Make room for a run where only less sure ones stand."""
         at = run.start
         while at < run.end:
             known = self.at(at)
-            if known is not None and not known.proven:
+            if known is not None and known.level < run.level:
                 self.forget(ByteRange(max(known.start, run.start), min(known.end, run.end)))
             at = known.end if known is not None else max(self.next_start(at), at + 1)
 
@@ -158,30 +173,46 @@ class FileMap:
         self._starts.insert(i, run.start)
         self._runs.insert(i, run)
 
+    def raise_to(self, level: Level, span: ByteRange) -> None:
+        """Make all that is known within `span`, which lies on chunk boundaries, as sure as `level`; what is surer stays so."""
+        raised = []
+        for run in self.within(span):
+            if run.level < level:
+                first = run.position(max(span.start, run.start))
+                raised.append(replace(run.part(first, bisect_right(run.ends, span.end)), level=level))
+        self.add(raised)
+
+    def runs(self) -> list[Run]:
+        """All runs, in order."""
+        return list(self._runs)
+
     def segment(self, number: int) -> list[Run]:
         """The runs that start within segment `number`."""
         first = bisect_right(self._starts, number * SEGMENT_BYTES - 1)
         last = bisect_right(self._starts, (number + 1) * SEGMENT_BYTES - 1)
         return self._runs[first:last]
 
-    def gaps(self, span: ByteRange) -> list[ByteRange]:
-        """The parts of `span` of which nothing is known, in order."""
-        found = []
+    def gaps(self, span: ByteRange, level: Level = Level.CLAIMED) -> list[ByteRange]:
+        """The parts of `span` of which nothing is known at `level` or above, in order, none beside another."""
+        found: list[ByteRange] = []
         at = span.start
         while at < span.end:
             known = self.at(at)
-            if known is not None:
-                at = known.end
-                continue
-            end = min(self.next_start(at), span.end)
-            found.append(ByteRange(at, end))
+            end = min(known.end if known is not None else self.next_start(at), span.end)
+            if known is None or known.level < level:
+                if found and found[-1].end == at:
+                    found[-1] = ByteRange(found[-1].start, end)
+                else:
+                    found.append(ByteRange(at, end))
             at = end
         return found
 
-    @property
-    def complete(self) -> bool:
-        """Whether every byte of the file is known."""
-        return not self.gaps(ByteRange(0, self.size))
+    def within(self, span: ByteRange) -> list[Run]:
+        """The runs that touch `span`, whole, in order."""
+        first = bisect_right(self._starts, span.start) - 1
+        if first < 0 or self._runs[first].end <= span.start:
+            first += 1
+        return self._runs[first : bisect_left(self._starts, span.end)]
 
     def __repr__(self) -> str:
         known = sum(run.end - run.start for run in self._runs)
@@ -191,11 +222,11 @@ class FileMap:
 def encode_runs(runs: Iterable[Run]) -> bytes:
     """Runs as a record of the store, which guards it against change; `decode_runs` is the inverse.
 
-    For each run: start u64, proven u8, xorb hash, first chunk u32, number n of chunks u32, n ends u64, n hashes; little-endian.
+    For each run: start u64, level u8, xorb hash, first chunk u32, number n of chunks u32, n ends u64, n hashes; little-endian.
     """
     parts: list[bytes] = []
     for run in runs:
-        parts.append(_HEAD.pack(run.start, run.proven, run.xorb, run.chunks.start, len(run.chunks)))
+        parts.append(_HEAD.pack(run.start, run.level, run.xorb, run.chunks.start, len(run.chunks)))
         parts.append(run.ends.tobytes())
         parts.append(run.hashes)
     return b"".join(parts)
@@ -208,16 +239,16 @@ def decode_runs(record: bytes, size: int) -> list[Run]:
     while at < len(record):
         if len(record) - at < _HEAD.size:
             raise CorruptData("a file map in the store is cut short")
-        start, proven, xorb, first, count = _HEAD.unpack_from(record, at)
+        start, level, xorb, first, count = _HEAD.unpack_from(record, at)
         at += _HEAD.size
         hashes_at = at + 8 * count
         until = hashes_at + HASH_BYTES * count
-        if proven > 1 or count == 0 or until > len(record):
+        if level > max(Level) or count == 0 or until > len(record):
             raise CorruptData("a file map in the store is malformed")
         ends = array("Q", record[at:hashes_at])
         if ends[0] <= start or ends[-1] > size or not all(map(lt, ends, ends[1:])):
             raise CorruptData("a file map in the store gives impossible offsets")
         chunks = ChunkRange(first, first + count)
-        runs.append(Run(start, XorbHash(MerkleHash(xorb)), chunks, ends, record[hashes_at:until], bool(proven)))
+        runs.append(Run(start, XorbHash(MerkleHash(xorb)), chunks, ends, record[hashes_at:until], Level(level)))
         at = until
     return runs

@@ -18,7 +18,9 @@ T = TypeVar("T")
 class Flight(Generic[T]):
     """One piece of shared work and its result."""
 
-    def __init__(self, nursery: trio.Nursery, work: Callable[[], Awaitable[T]], *, on_end: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, work: Callable[[], Awaitable[T]], *, on_end: Callable[[], None] | None = None
+    ) -> None:
         """Start `work` in `nursery`. `on_end` is called once, when it has landed, failed or been cancelled."""
         self._waiters = 0
         self._scope = trio.CancelScope()

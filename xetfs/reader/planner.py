@@ -1,6 +1,7 @@
 """From a reconstruction to what must be fetched, and from decoded blocks to what is then known of the file. Pure.
 
-Everything that a server claims about a window is checked here against the others of its claims and against the decoded chunks: terms
+Everything that a server claims about a window is checked here against the others of its claims and against the decoded chunks:
+terms
 must cover the window and stay inside the file, and each must be exactly as long as its chunks.
 """
 
@@ -14,7 +15,7 @@ from xetfs.errors import CorruptData, ProtocolViolation
 from xetfs.protocol.hashes import XorbHash
 from xetfs.protocol.ranges import ByteRange, ChunkRange
 from xetfs.protocol.reconstruction import FetchInfo, Reconstruction, SignedUrl, Term
-from xetfs.reader.filemap import Run
+from xetfs.reader.filemap import Level, Run
 from xetfs.store.api import Block
 
 
@@ -78,9 +79,7 @@ class BlockFetch:
     info: FetchInfo
 
 
-def plan_fetches(
-    reconstruction: Reconstruction, missing: dict[XorbHash, list[ChunkRange]]
-) -> dict[SignedUrl, list[BlockFetch]]:
+def plan_fetches(reconstruction: Reconstruction, missing: dict[XorbHash, list[ChunkRange]]) -> dict[SignedUrl, list[BlockFetch]]:
     """The fetches that bring the missing chunks, by URL. A fetch is taken whole: its URL allows exactly its range."""
     plan: dict[SignedUrl, list[BlockFetch]] = {}
     for xorb, ranges in missing.items():
@@ -96,8 +95,10 @@ def plan_fetches(
     return plan
 
 
-def learn_runs(layout: Layout, block_of: Callable[[XorbHash, int], Block | None]) -> list[Run]:
-    """What a layout says about the file once its blocks are at hand. block_of(xorb, chunk): a block that holds that chunk.
+def learn_runs(layout: Layout, block_of: Callable[[XorbHash, int], Block | None], level: Level) -> list[Run]:
+    """What a layout says about the file once its blocks are at hand, at the given level.
+
+    block_of(xorb, chunk): a block that holds that chunk.
 
     Raises CorruptData if a term's chunks are not together as long as the term says.
     """
@@ -121,17 +122,18 @@ def learn_runs(layout: Layout, block_of: Callable[[XorbHash, int], Block | None]
             chunk = block.chunks.start + last
         if at - placed.start != term.length:
             raise CorruptData(
-                f"chunks {term.chunks.start}-{term.chunks.end} of xorb {term.xorb.hex()[:12]} are {at - placed.start} bytes long, "
-                f"not {term.length}"
+                f"chunks {term.chunks.start}-{term.chunks.end} of xorb {term.xorb.hex()[:12]} "
+                f"are {at - placed.start} bytes long, not {term.length}"
             )
-        runs.append(Run(placed.start, term.xorb, term.chunks, ends, b"".join(hashes), proven=False))
+        runs.append(Run(placed.start, term.xorb, term.chunks, ends, b"".join(hashes), level))
     return runs
 
 
 def missing_chunks(
     wanted: dict[XorbHash, list[ChunkRange]], held: Callable[[XorbHash], Sequence[ChunkRange]]
 ) -> dict[XorbHash, list[ChunkRange]]:
-    """What of `wanted` is in none of the ranges that `held(xorb)` gives, sorted by start; xorbs of which nothing is missing left out."""
+    """What of `wanted` is in none of the ranges that `held(xorb)` gives, sorted by start; xorbs of which nothing is missing left
+    out."""
     missing: dict[XorbHash, list[ChunkRange]] = {}
     for xorb, ranges in wanted.items():
         gaps = list(_gaps(ranges, held(xorb)))

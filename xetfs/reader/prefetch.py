@@ -26,21 +26,23 @@ STEPS_AHEAD: Final = 8
 @dataclass(frozen=True, slots=True)
 class Want:
     """demand: what to load if the read finds something missing; begins where the read begins and includes it.
-    ahead: what to load in the background, in windows of `step` bytes; empty if there is nothing new to say.
+    ahead_until: up to where to load in the background, in windows of `step` bytes; 0 if there is nothing new to say.
+    stream: which stream the read belongs to; the same number as long as it is followed.
     """
 
     demand: ByteRange
-    ahead: ByteRange
+    ahead_until: int
     step: int
+    stream: int
 
 
 @dataclass(slots=True, eq=False)
 class _Stream:
+    number: int
     reached: int
     grown_at: int
     ahead_until: int
     step: int
-    sequential: bool = False
 
 
 class Prefetcher:
@@ -51,6 +53,7 @@ class Prefetcher:
         self._step_max = window_bytes_max
         self._ahead_max = ahead_bytes_max
         self._streams: list[_Stream] = []  # the most recently used last
+        self._begun = 0
 
     def observe(self, span: ByteRange) -> Want:
         """Take note of a read of `span` (clipped to the file, not empty) and say what it makes worth loading."""
@@ -66,30 +69,27 @@ class Prefetcher:
     def _begin(self, span: ByteRange) -> Want:
         if len(self._streams) >= STREAMS_MAX:
             del self._streams[0]
-        self._streams.append(_Stream(span.end, span.end, span.end, self._step_min))
+        self._begun += 1
+        stream = _Stream(self._begun, span.end, span.end, span.end, self._step_min)
+        self._streams.append(stream)
         end = span.end if span.start else max(span.end, min(self._step_min, self._size))
-        return Want(ByteRange(span.start, end), ByteRange(end, end), self._step_min)
+        return Want(ByteRange(span.start, end), 0, stream.step, stream.number)
 
     def _follow(self, stream: _Stream, span: ByteRange) -> Want:
-        forward = span.end > stream.reached and span.start > stream.reached - self._step_min
-        if forward:
-            stream.sequential = True
-            stream.reached = span.end
+        forward = span.end > stream.reached
+        if not forward:
+            return Want(span, 0, stream.step, stream.number)
+        stream.reached = span.end
         if stream.reached - stream.grown_at >= stream.step and stream.step < self._step_max:
             stream.grown_at = stream.reached
             stream.step = min(2 * stream.step, self._step_max)
-        if not stream.sequential or not forward:
-            return Want(span, ByteRange(span.end, span.end), stream.step)
         demand = ByteRange(span.start, min(max(span.end, span.start + stream.step), self._size))
-        return Want(demand, self._look_ahead(stream, demand.end), stream.step)
+        return Want(demand, self._look_ahead(stream), stream.step, stream.number)
 
-    def _look_ahead(self, stream: _Stream, after: int) -> ByteRange:
-        """What is newly worth loading ahead; said a step at a time, so that nobody has to look again at each read."""
-        begin = max(stream.ahead_until, after)
+    def _look_ahead(self, stream: _Stream) -> int:
+        """Up to where to load now; said a step at a time, so that nobody has to look again at each read."""
         until = min(stream.reached + min(STEPS_AHEAD * stream.step, self._ahead_max), self._size)
-        if until - begin < stream.step and until < self._size:
-            return ByteRange(after, after)
-        if until <= begin:
-            return ByteRange(after, after)
+        if until - stream.ahead_until < stream.step and (until < self._size or until <= stream.ahead_until):
+            return 0
         stream.ahead_until = until
-        return ByteRange(begin, until)
+        return until

@@ -1,6 +1,7 @@
 """Where blocks are looked for: those just decoded, in memory; then the store on disk. And the way from the one to the other.
 
-A block that was decoded stands on the shelf at once, so that readers need not wait for the disk. A single writer task hands it to the
+A block that was decoded stands on the shelf at once, so that readers need not wait for the disk. A single writer task hands it
+to the
 store; from then on it may be dropped from memory, the least recently used first, as soon as the budget wants its bytes.
 A block that is not written yet is not dropped: its bytes would have to be fetched again. A store that fails does not hold up the
 way: it takes the block, counts a failure, and the block may be dropped like any other.
@@ -107,6 +108,16 @@ class Shelf:
     async def put_record(self, kind: str, key: str, value: bytes) -> None:
         """Keep a record. One hop to a thread."""
         await trio.to_thread.run_sync(self.store.put_record, kind, key, value, limiter=self._threads)
+
+    async def drop_chunks(self, xorb: XorbHash, chunks: ChunkRange) -> None:
+        """Drop all blocks that hold any of these chunks."""
+        at = chunks.start
+        while at < chunks.end:
+            block = await self.find(xorb, at)
+            if block is None:
+                at += 1
+            else:
+                await self.drop(block)
 
     # Taking blocks in
 

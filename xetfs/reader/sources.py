@@ -1,4 +1,4 @@
-"""How a window of a file is loaded: from the CAS for Xet files, through the Hub's resolve route for LFS and plain git files.
+"""What loads the windows of a file; and how that is done for files that are not in Xet, through the Hub's resolve route.
 
 A source brings blocks onto the shelf and says what was learnt: runs. Files that are not in Xet have no xorbs; they are cut into
 pieces of a fixed size, and SEGMENT_PIECES of them stand under a made-up xorb hash, so that the store and the file map serve them
@@ -9,28 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import trio
 from blake3 import blake3
 
 from xetfs import telemetry
-from xetfs.cas.client import CasClient
-from xetfs.errors import AccessDenied, CorruptData, SignedUrlExpired
+from xetfs.errors import CorruptData
 from xetfs.hub.client import HubClient
-from xetfs.protocol.hashes import FileId, MerkleHash, XorbHash, chunk_hash
+from xetfs.protocol.hashes import MerkleHash, XorbHash, chunk_hash
 from xetfs.protocol.names import CommitId, RepoId
 from xetfs.protocol.ranges import ByteRange, ChunkRange
 from xetfs.protocol.reconstruction import Term
 from xetfs.protocol.tree import TreeEntry
 from xetfs.protocol.xorb import CHUNK_BYTES_MAX, XorbBlock
 from xetfs.reader.budget import Urgency
-from xetfs.reader.fetcher import Fetcher
-from xetfs.reader.filemap import Run
-from xetfs.reader.planner import Layout, PlacedTerm, chunks_of, lay_out, learn_runs, missing_chunks, plan_fetches
+from xetfs.reader.filemap import FileMap, Level, Run
+from xetfs.reader.planner import Layout, PlacedTerm, chunks_of, learn_runs, missing_chunks
 from xetfs.reader.shelf import Shelf
 from xetfs.settings import MIB
 from xetfs.store.api import Block
@@ -38,25 +34,16 @@ from xetfs.telemetry import Counters
 
 log = logging.getLogger(__name__)
 
-URL_REFRESHES_MAX: Final = 3
-"""Times that a window's signed URLs are asked for again; a URL that is refused when fresh is refused for another reason."""
 PIECE_BYTES: Final = CHUNK_BYTES_MAX
 SEGMENT_PIECES: Final = 512
 """Pieces under one made-up xorb: 64 MiB, as in a real one."""
 WHOLE_BYTES_MAX: Final = 32 * MIB
-"""Plain git files up to this size are fetched whole and checked against their git id. The Hub takes no larger ones than 10 MB today."""
+"""Plain git files up to this size are fetched whole and checked against their git id. The Hub takes no larger ones than 10 MB
+today."""
 _PIECES_KEY: Final = blake3(b"xetfs: xorb hash of the pieces of a file that is not in Xet").digest()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Loaded:
-    """What a window brought: the runs it taught, and the blocks under them, held for those who waited for it."""
-
-    runs: Sequence[Run]
-    blocks: dict[XorbHash, list[Block]]
-
-    def block(self, xorb: XorbHash, chunk: int) -> Block | None:
-        return _find_in(self.blocks, xorb, chunk)
+OnCovered = Callable[[ByteRange], None]
 
 
 class Source(Protocol):
@@ -65,55 +52,15 @@ class Source(Protocol):
     key: str
     """Names the content; equal for equal content, so that files share what is known of it."""
 
-    async def load(self, span: ByteRange, urgency: Urgency, on_covered: Callable[[ByteRange], None]) -> Loaded:
-        """Bring all of `span` (within the file, not empty) onto the shelf; calls on_covered as soon as it is known what will come.
+    async def load(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
+        """Bring all of `span` (within the file, not empty) onto the shelf and say what was learnt.
 
+        known: the file's map; what it knows of `span` is not fetched again. Claims that turn out false are forgotten in it, what
+        is learnt
+        is for the caller to add. on_covered is called as soon as it is known what will come.
         Bytes that are corrupt are fetched once more, then CorruptData is raised; other errors are those of cas/ and hub/.
         """
         ...
-
-
-class XetSource:
-    """A file in Xet: reconstruction, then the fetches that are not held yet."""
-
-    def __init__(self, file: FileId, size: int, cas: CasClient, fetcher: Fetcher, shelf: Shelf, counters: Counters) -> None:
-        self.key = f"xet-{file.hex()}"
-        self._file = file
-        self._size = size
-        self._cas = cas
-        self._fetcher = fetcher
-        self._shelf = shelf
-        self._counters = counters
-
-    async def load(self, span: ByteRange, urgency: Urgency, on_covered: Callable[[ByteRange], None]) -> Loaded:
-        refreshes = 0
-        fresh = False
-        while True:
-            try:
-                return await self._attempt(span, urgency, on_covered)
-            except SignedUrlExpired:
-                refreshes += 1
-                if refreshes > URL_REFRESHES_MAX:
-                    raise AccessDenied(f"fresh transfer URLs of {self.key[:16]} are refused") from None
-                self._counters.add(telemetry.CAS_URL_REFRESHES)
-                log.info("transfer URLs expired, asking again file=%s bytes=%d-%d", self.key[:16], span.start, span.end)
-            except CorruptData as exc:
-                self._counters.add(telemetry.READER_CORRUPT_WINDOWS)
-                if fresh:
-                    raise
-                fresh = True
-                log.warning("corrupt data, fetching again file=%s bytes=%d-%d: %s", self.key[:16], span.start, span.end, exc)
-
-    async def _attempt(self, span: ByteRange, urgency: Urgency, on_covered: Callable[[ByteRange], None]) -> Loaded:
-        reconstruction = await self._cas.reconstruction(self._file, span)
-        layout = lay_out(reconstruction, span, self._size)
-        on_covered(layout.covered)
-        wanted = chunks_of(layout)
-        held = await self._shelf.held(wanted)
-        missing = missing_chunks(wanted, held.__getitem__)
-        if missing:
-            await self._fetcher.fetch(self._cas, plan_fetches(reconstruction, missing), urgency)
-        return await _learn(self._shelf, layout, wanted)
 
 
 class PlainSource:
@@ -136,7 +83,7 @@ class PlainSource:
         self._counters = counters
         self._whole = not self._is_lfs and entry.size <= WHOLE_BYTES_MAX
 
-    async def load(self, span: ByteRange, urgency: Urgency, on_covered: Callable[[ByteRange], None]) -> Loaded:
+    async def load(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
         size = self._entry.size
         if self._whole:
             span = ByteRange(0, size)
@@ -145,10 +92,9 @@ class PlainSource:
         layout = self._layout(covered)
         wanted = chunks_of(layout)
         held = await self._shelf.held(wanted)
-        if any(missing_chunks(wanted, held.__getitem__).values()):
+        if missing_chunks(wanted, held.__getitem__):
             await self._fetch_checked(layout, urgency)
-        loaded = await _learn(self._shelf, layout, wanted)
-        return loaded
+        return await learn(self._shelf, layout, wanted, Level.FILE if self._whole and self._entry.oid else Level.FRAMING)
 
     def _layout(self, covered: ByteRange) -> Layout:
         """`covered` as terms: one for each made-up xorb that it touches."""
@@ -208,8 +154,12 @@ def _cut(layout: Layout, data: memoryview) -> list[XorbBlock]:
     return blocks
 
 
-async def _learn(shelf: Shelf, layout: Layout, wanted: dict[XorbHash, list[ChunkRange]]) -> Loaded:
-    """Gather the blocks under a layout and learn its runs. A block that contradicts the layout is dropped from the store."""
+async def learn(shelf: Shelf, layout: Layout, wanted: dict[XorbHash, list[ChunkRange]], level: Level) -> list[Run]:
+    """Find the blocks under a layout, whose chunks are `wanted`, and learn its runs.
+
+    Raises CorruptData if a block is gone, or contradicts the layout; then the blocks are dropped, and another attempt fetches
+    them.
+    """
     blocks: dict[XorbHash, list[Block]] = {}
     for xorb, ranges in wanted.items():
         found = blocks[xorb] = []
@@ -221,20 +171,14 @@ async def _learn(shelf: Shelf, layout: Layout, wanted: dict[XorbHash, list[Chunk
                     raise CorruptData(f"chunk {at} of xorb {xorb.hex()[:12]} is not where it was a moment ago")
                 found.append(block)
                 at = block.chunks.end
+
+    def block_of(xorb: XorbHash, chunk: int) -> Block | None:
+        return next((block for block in blocks[xorb] if block.chunks.start <= chunk < block.chunks.end), None)
+
     try:
-        return Loaded(learn_runs(layout, lambda xorb, chunk: _find_in(blocks, xorb, chunk)), blocks)
+        return learn_runs(layout, block_of, level)
     except CorruptData:
         for found in blocks.values():
             for block in found:
                 await shelf.drop(block)
         raise
-
-
-def _find_in(blocks: dict[XorbHash, list[Block]], xorb: XorbHash, chunk: int) -> Block | None:
-    """The block with this chunk among blocks that are in order of where they were looked for."""
-    found = blocks.get(xorb, [])
-    place = bisect_right(found, chunk, key=lambda block: block.chunks.start)
-    for block in reversed(found[:place]):
-        if block.chunks.start <= chunk < block.chunks.end:
-            return block
-    return None

@@ -1,6 +1,8 @@
-"""One engine for all that a process shows of the Hub: the wiring, and the one nursery whose tasks outlive the calls that start them.
+"""One engine for all that a process shows of the Hub: the wiring, and the one nursery whose tasks outlive the calls that start
+them.
 
-Closing runs in reverse order of opening: readers stop loading ahead, maps and blocks on their way are written, the connections close,
+Closing runs in reverse order of opening: readers stop loading ahead, maps and blocks on their way are written, the connections
+close,
 the store closes last.
 """
 
@@ -23,7 +25,8 @@ from xetfs.protocol.tree import RepoInfo, TreeEntry
 from xetfs.reader.fetcher import Fetcher
 from xetfs.reader.file import FileReader
 from xetfs.reader.shelf import Shelf
-from xetfs.reader.sources import PlainSource, Source, XetSource
+from xetfs.reader.sources import PlainSource, Source
+from xetfs.reader.xet_source import XetSource
 from xetfs.repo.listing import Lister
 from xetfs.repo.revisions import Revisions
 from xetfs.repo.view import RepoView
@@ -79,7 +82,16 @@ class Engine:
 
     def _source(self, info: RepoInfo, cas: CasClient, entry: TreeEntry) -> Source:
         if entry.file_id is not None and entry.size:
-            return XetSource(entry.file_id, entry.size, cas, self._fetcher, self.shelf, self.counters)
+            return XetSource(
+                entry.file_id,
+                entry.size,
+                cas=cas,
+                fetcher=self._fetcher,
+                shelf=self.shelf,
+                nursery=self._nursery,
+                verify=self.settings.verify,
+                counters=self.counters,
+            )
         return PlainSource(entry, self._hub, info.repo, info.commit, self.shelf, self.counters)
 
     def _drop_idle_readers(self) -> None:

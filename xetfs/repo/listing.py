@@ -62,7 +62,9 @@ class Lister:
                 else:
                     kept[name] = entry
         if refused:
-            log.warning("entries with names that cannot be served are left out repo=%s path=%r count=%d", self._repo, path, refused)
+            log.warning(
+                "entries with names that cannot be served are left out repo=%s path=%r count=%d", self._repo, path, refused
+            )
         return tuple(kept[name] for name in sorted(kept))
 
 

@@ -55,7 +55,9 @@ class Revisions:
                 if isinstance(exc, trio.TooSlowError):
                     raise Unavailable(f"{self._settings.endpoint} does not answer") from None
                 raise
-            log.warning("the Hub cannot be reached, serving the last known commit repo=%s commit=%s: %s", ref, known.commit[:12], exc)
+            log.warning(
+                "the Hub cannot be reached, serving the last known commit repo=%s commit=%s: %s", ref, known.commit[:12], exc
+            )
             return known
         await self._remember(ref, info)
         return info

@@ -1,0 +1,228 @@
+"""A CAS in memory that counts what it is asked, and readers on top of it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trio
+
+from xetfs.errors import EntryNotFound, SignedUrlExpired, Unavailable
+from xetfs.protocol.hashes import ChunkHash, FileId, XorbHash, chunk_hash, file_id
+from xetfs.protocol.proof import RangeProof, build_range_proof, parse_range_proof
+from xetfs.protocol.ranges import ByteRange, ChunkRange, HttpRange
+from xetfs.protocol.reconstruction import FetchInfo, Reconstruction, SignedUrl, Term
+from xetfs.protocol.xorb import encode_xorb
+from xetfs.reader.fetcher import Fetcher
+from xetfs.reader.file import FileReader
+from xetfs.reader.shelf import Shelf
+from xetfs.reader.xet_source import XetSource
+from xetfs.settings import Settings
+from xetfs.store.memory import MemoryStore
+from xetfs.telemetry import Counters
+
+
+@dataclass
+class FakeXorb:
+    hash: XorbHash
+    wire: bytearray
+    ends: tuple[int, ...]
+    leaves: tuple[tuple[ChunkHash, int], ...]
+
+
+@dataclass
+class FakeFile:
+    """terms: (index of a xorb, chunk range), in file order."""
+
+    terms: list[tuple[int, ChunkRange]]
+    content: bytes
+    leaves: list[tuple[ChunkHash, int]]
+    id: FileId
+
+
+@dataclass
+class FakeCas:
+    """What CasClient offers, from memory. `delay_s` is the round trip; `gate` holds fetches back until it is set."""
+
+    xorbs: list[FakeXorb] = field(default_factory=list)
+    files: dict[FileId, FakeFile] = field(default_factory=dict)
+    proofless: bool = False
+    delay_s: float = 0.0
+    gate: trio.Event | None = None
+    expire_next: int = 0
+    fail_next: int = 0
+    asked: list[tuple[str, ByteRange]] = field(default_factory=list)
+    fetched: list[tuple[XorbHash, HttpRange]] = field(default_factory=list)
+    requests: int = 0
+    cancelled: int = 0
+
+    def add_xorb(self, chunks: Sequence[bytes]) -> int:
+        encoded = encode_xorb(chunks)
+        leaves = tuple(zip(encoded.hashes, encoded.lengths, strict=True))
+        self.xorbs.append(FakeXorb(encoded.xorb, bytearray(encoded.wire), encoded.wire_ends, leaves))
+        self._chunks = getattr(self, "_chunks", [])
+        self._chunks.append(list(chunks))
+        return len(self.xorbs) - 1
+
+    def add_file(self, terms: Sequence[tuple[int, int, int]]) -> FakeFile:
+        """A file of (xorb index, first chunk, end chunk) terms."""
+        ranges = [(index, ChunkRange(first, end)) for index, first, end in terms]
+        pieces = [self._chunks[index][i] for index, chunks in ranges for i in range(chunks.start, chunks.end)]
+        leaves = [(chunk_hash(piece), len(piece)) for piece in pieces]
+        file = FakeFile(ranges, b"".join(pieces), leaves, file_id(leaves))
+        self.files[file.id] = file
+        return file
+
+    @property
+    def fetched_bytes(self) -> int:
+        return sum(len(part) for _, part in self.fetched)
+
+    async def reconstruction(self, file: FileId, span: ByteRange) -> Reconstruction:
+        self.asked.append(("reconstruction", span))
+        await self._travel()
+        return self.answer(self.files[file], span)
+
+    def answer(self, file: FakeFile, span: ByteRange) -> Reconstruction:
+        at, offset = 0, -1
+        terms: list[Term] = []
+        for index, chunks in file.terms:
+            first, end, length = None, chunks.start, 0
+            for chunk in range(chunks.start, chunks.end):
+                size = self.xorbs[index].leaves[chunk][1]
+                if at + size > span.start and at < span.end:
+                    if first is None:
+                        first = chunk
+                        if offset < 0:
+                            offset = span.start - at
+                    end, length = chunk + 1, length + size
+                at += size
+            if first is not None:
+                terms.append(Term(self.xorbs[index].hash, ChunkRange(first, end), length))
+        return Reconstruction(offset, tuple(terms), self._fetches(terms))
+
+    def _fetches(self, terms: Sequence[Term]) -> dict[XorbHash, tuple[FetchInfo, ...]]:
+        found: dict[XorbHash, tuple[FetchInfo, ...]] = {}
+        for xorb in {term.xorb for term in terms}:
+            ranges: list[ChunkRange] = []
+            for chunks in sorted(term.chunks for term in terms if term.xorb == xorb):
+                if ranges and chunks.start <= ranges[-1].end:
+                    ranges[-1] = ChunkRange(ranges[-1].start, max(ranges[-1].end, chunks.end))
+                else:
+                    ranges.append(chunks)
+            stored = self._xorb(xorb)
+            url = SignedUrl(f"https://transfer.example/{xorb.hex()}?signature=secret")
+            found[xorb] = tuple(
+                FetchInfo(c, url, HttpRange(stored.ends[c.start - 1] if c.start else 0, stored.ends[c.end - 1] - 1)) for c in ranges
+            )
+        return found
+
+    def _xorb(self, xorb: XorbHash) -> FakeXorb:
+        return next(stored for stored in self.xorbs if stored.hash == xorb)
+
+    async def range_proof(self, file: FileId, span: ByteRange) -> RangeProof:
+        self.asked.append(("proof", span))
+        if self.proofless:
+            raise EntryNotFound("no proofs here")
+        await self._travel()
+        return parse_range_proof(json.dumps(build_range_proof(self.files[file].leaves, [span])).encode())
+
+    async def fetch(self, url: SignedUrl, parts: Sequence[tuple[HttpRange, memoryview]]) -> None:
+        self.requests += 1
+        try:
+            await self._travel()
+            if self.gate is not None:
+                await self.gate.wait()
+        except trio.Cancelled:
+            self.cancelled += 1
+            raise
+        if self.expire_next:
+            self.expire_next -= 1
+            raise SignedUrlExpired("expired")
+        if self.fail_next:
+            self.fail_next -= 1
+            raise Unavailable("broken off")
+        name = url.shown.rpartition("/")[2]
+        stored = next(xorb for xorb in self.xorbs if xorb.hash.hex() == name)
+        for part, into in parts:
+            self.fetched.append((stored.hash, part))
+            into[:] = stored.wire[part.first : part.last + 1]
+
+    async def _travel(self) -> None:
+        if self.delay_s:
+            await trio.sleep(self.delay_s)
+        else:
+            await trio.lowlevel.checkpoint()
+
+
+@dataclass
+class Bench:
+    """A shelf, a store and a nursery for readers of one FakeCas."""
+
+    cas: FakeCas
+    shelf: Shelf
+    store: MemoryStore
+    settings: Settings
+    counters: Counters
+    nursery: trio.Nursery
+    fetcher: Fetcher
+
+    def reader(self, file: FakeFile) -> FileReader:
+        source = XetSource(
+            file.id,
+            len(file.content),
+            cas=self.cas,  # type: ignore[arg-type]
+            fetcher=self.fetcher,
+            shelf=self.shelf,
+            nursery=self.nursery,
+            verify=self.settings.verify,
+            counters=self.counters,
+        )
+        return FileReader(
+            source, len(file.content), shelf=self.shelf, nursery=self.nursery, settings=self.settings, counters=self.counters
+        )
+
+
+@asynccontextmanager
+async def open_bench(cas: FakeCas, store: MemoryStore | None = None, **settings: object) -> AsyncIterator[Bench]:
+    chosen = Settings(cache_dir=Path("unused"), **settings)  # type: ignore[arg-type]
+    counters = Counters()
+    store = store or MemoryStore(counters)
+    async with trio.open_nursery() as nursery:
+        shelf = Shelf(store, chosen.memory_bytes_max)
+        nursery.start_soon(shelf.run_writer)
+        yield Bench(cas, shelf, store, chosen, counters, nursery, Fetcher(nursery, shelf, chosen))
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture(autouse=True)
+def inline_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run what belongs in threads at once: a clock that jumps when all tasks wait would not know that a thread works."""
+
+    async def run_sync(function: Callable[..., object], *args: object, **_: object) -> object:
+        await trio.lowlevel.checkpoint()
+        return function(*args)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+
+
+@pytest.fixture
+def cas() -> FakeCas:
+    return FakeCas()
+
+
+@pytest.fixture
+def make_file(cas: FakeCas) -> Callable[..., FakeFile]:
+    """make_file(chunk count, seed=…): a file of chunks as content-defined chunking makes them, 500 to a xorb."""
+
+    def make(count: int, seed: int = 1) -> FakeFile:
+        rng = random.Random(seed)
+        chunks = [rng.randbytes(min(8192 + int(rng.expovariate(1 / 57344)), 131072)) for _ in range(count)]
+        xorbs = [chunks[i : i + 500] for i in range(0, count, 500)]
+        return cas.add_file([(cas.add_xorb(part), 0, len(part)) for part in xorbs])
+
+    return make

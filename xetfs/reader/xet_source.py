@@ -1,0 +1,251 @@
+"""How a window of a Xet file is loaded, and proven.
+
+Reconstruction and proof are asked for side by side, so that a cold read costs two round trips. With proof, a window is what the
+proof
+covers: whole chunks, at least what was asked. How far that reaches is known only from the answer; so the reconstruction is asked
+for
+SLACK_BYTES more than needed, and what that brings beyond the window is kept as a claim: the next window begins with it. No byte
+of a claim is given out.
+
+A window is fetched in parts, side by side: each is one flight of reconstruction and fetches.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import Final, Literal
+
+import trio
+
+from xetfs import telemetry
+from xetfs.cas.client import CasClient
+from xetfs.errors import AccessDenied, CorruptData, EntryNotFound, ProtocolViolation, SignedUrlExpired
+from xetfs.protocol.hashes import ChunkHash, FileId, MerkleHash
+from xetfs.protocol.proof import RangeProof, verify_range
+from xetfs.protocol.ranges import ByteRange
+from xetfs.reader.budget import Urgency
+from xetfs.reader.fetcher import Fetcher
+from xetfs.reader.filemap import HASH_BYTES, FileMap, Level, Run
+from xetfs.reader.flights import Flight
+from xetfs.reader.planner import chunks_of, lay_out, missing_chunks, plan_fetches
+from xetfs.reader.shelf import Shelf
+from xetfs.reader.sources import OnCovered, learn
+from xetfs.settings import KIB, MIB
+from xetfs.telemetry import Counters
+
+log = logging.getLogger(__name__)
+
+PART_BYTES: Final = 8 * MIB
+"""The usual stretch that one reconstruction and its fetches bring: several connections share a large window."""
+SLACK_BYTES: Final = 224 * KIB
+"""How much more than asked a proof's window usually covers: enough in two of three cases, and with the chunk that was asked for
+still
+under 400 KB on the wire."""
+PROVEN_WINDOW_BYTES_MAX: Final = 64 * MIB
+"""Largest window that is proven when proof is not insisted on. Data without content, such as zeros, is cut nowhere, and the
+window of
+one byte of it reaches to the end of the file."""
+URL_REFRESHES_MAX: Final = 3
+"""Times that a part's signed URLs are asked for again; one that is refused when fresh is refused for another reason."""
+
+Verify = Literal["auto", "proof", "off"]
+
+
+class _Part:
+    """A stretch of a window on its way. covered: what it brings, whole chunks, right once `planned` is set."""
+
+    flight: Flight[list[Run]]
+
+    def __init__(self, span: ByteRange) -> None:
+        self.span = span
+        self.covered = span
+        self.planned = trio.Event()
+
+
+class XetSource:
+    """A file in Xet."""
+
+    def __init__(
+        self,
+        file: FileId,
+        size: int,
+        *,
+        cas: CasClient,
+        fetcher: Fetcher,
+        shelf: Shelf,
+        nursery: trio.Nursery,
+        verify: Verify,
+        counters: Counters,
+    ) -> None:
+        self.key = f"xet-{file.hex()}"
+        self._file = file
+        self._size = size
+        self._cas = cas
+        self._fetcher = fetcher
+        self._shelf = shelf
+        self._nursery = nursery
+        self._verify = verify
+        self._counters = counters
+
+    async def load(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
+        load = self._load_unproven if self._verify == "off" else self._load_proven
+        try:
+            return await load(span, known, urgency, on_covered)
+        except CorruptData as exc:
+            self._counters.add(telemetry.READER_CORRUPT_WINDOWS)
+            log.warning("corrupt data, fetching again file=%s bytes=%d-%d: %s", self.key[:16], span.start, span.end, exc)
+        try:
+            return await load(span, known, urgency, on_covered)
+        except CorruptData:
+            self._counters.add(telemetry.READER_CORRUPT_WINDOWS)
+            raise
+
+    async def _load_unproven(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
+        with ExitStack() as joined:
+            parts = self._start_parts(known.gaps(span, Level.FRAMING), Level.FRAMING, urgency, joined)
+            for part in parts:
+                await part.planned.wait()
+            on_covered(ByteRange(parts[0].covered.start, parts[-1].covered.end) if parts else span)
+            return [run for part in parts for run in await part.flight.wait()]
+
+    async def _load_proven(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
+        if self._cas.proofless and self._verify == "auto":
+            return await self._load_unproven(span, known, urgency, on_covered)
+        asked = ByteRange(span.start, min(span.end + SLACK_BYTES, self._size))
+        with ExitStack() as joined:
+            proving: Flight[RangeProof] = Flight(self._nursery, partial(self._cas.range_proof, self._file, span))
+            proving.join()
+            joined.callback(proving.leave)
+            parts = self._start_parts(known.gaps(asked), Level.CLAIMED, urgency, joined)
+            try:
+                proof = await proving.wait()
+            except EntryNotFound as exc:
+                return await self._do_without_proof(parts, str(exc))
+            window = _window(proof, span)
+            if len(window) > max(PROVEN_WINDOW_BYTES_MAX, 2 * len(span)) and self._verify == "auto":
+                return await self._do_without_proof(parts, f"the proof's window is {len(window)} bytes long")
+            on_covered(window)
+            for part in parts:
+                await part.planned.wait()
+            rest = _subtract(known.gaps(window), [part.covered for part in parts])
+            parts += self._start_parts(rest, Level.CLAIMED, urgency, joined)
+            runs = [run for part in parts for run in await part.flight.wait()]
+        return await self._prove(proof, window, known, runs)
+
+    async def _do_without_proof(self, parts: Sequence[_Part], why: str) -> list[Run]:
+        """The runs of the parts as far as framing vouches for them. Raises ProtocolViolation if that is not enough."""
+        if self._verify == "proof":
+            raise ProtocolViolation(f"no proof to be had: {why}", hint="--verify auto takes what the server offers")
+        log.info("served without proof file=%s: %s", self.key[:16], why)
+        runs = [run for part in parts for run in await part.flight.wait()]
+        return [replace(run, level=Level.FRAMING) for run in runs]
+
+    async def _prove(self, proof: RangeProof, window: ByteRange, known: FileMap, runs: Sequence[Run]) -> list[Run]:
+        """Check the chunks of a window against its proof: those just fetched, and those that were known before.
+
+        Returns them as proven runs, and what `runs` has beyond the window as it was. When the proof fails, the blocks and claims
+        under the
+        window are dropped, so that another attempt fetches them anew; then raises CorruptData.
+        """
+        scratch = FileMap(self._size)
+        try:
+            scratch.add(known.within(window))
+            scratch.add(runs)
+            chunks = list(_chunks(scratch, window))
+            await trio.to_thread.run_sync(verify_range, proof, self._file, self._size, [chunks])
+        except CorruptData:
+            doubtful = [run for run in (*known.within(window), *runs) if run.level < Level.FILE]
+            for run in doubtful:
+                known.forget(ByteRange(run.start, run.end))
+                await self._shelf.drop_chunks(run.xorb, run.chunks)
+            raise
+        scratch.raise_to(Level.PROOF, window)
+        return scratch.runs()
+
+    # The parts of a window
+
+    def _start_parts(self, gaps: Sequence[ByteRange], level: Level, urgency: Urgency, joined: ExitStack) -> list[_Part]:
+        """Start what brings the gaps, and join it until `joined` is closed."""
+        parts = []
+        for span in _cut_up(gaps):
+            part = _Part(span)
+            part.flight = Flight(self._nursery, partial(self._bring, part, level, urgency))
+            part.flight.join()
+            joined.callback(part.flight.leave)
+            parts.append(part)
+        return parts
+
+    async def _bring(self, part: _Part, level: Level, urgency: Urgency) -> list[Run]:
+        """The work of a part: the blocks under it are on the shelf when it ends."""
+        try:
+            for _ in range(URL_REFRESHES_MAX + 1):
+                reconstruction = await self._cas.reconstruction(self._file, part.span)
+                layout = lay_out(reconstruction, part.span, self._size)
+                part.covered = layout.covered
+                part.planned.set()
+                wanted = chunks_of(layout)
+                held = await self._shelf.held(wanted)
+                missing = missing_chunks(wanted, held.__getitem__)
+                try:
+                    await self._fetcher.fetch(self._cas, plan_fetches(reconstruction, missing), urgency)
+                    return await learn(self._shelf, layout, wanted, level)
+                except SignedUrlExpired:
+                    self._counters.add(telemetry.CAS_URL_REFRESHES)
+                    log.info(
+                        "transfer URLs expired, asking again file=%s bytes=%d-%d", self.key[:16], part.span.start, part.span.end
+                    )
+        finally:
+            part.planned.set()
+        raise AccessDenied(f"fresh transfer URLs of {self.key[:16]} are refused")
+
+
+def _window(proof: RangeProof, span: ByteRange) -> ByteRange:
+    """The one window of a proof that was asked for `span`. Raises ProtocolViolation if there is another, or it leaves out a
+    part."""
+    if len(proof.windows) != 1 or not proof.covers(span):
+        raise ProtocolViolation(f"the range proof of bytes {span.start}-{span.end} covers {proof.windows[0]}")
+    return proof.windows[0]
+
+
+def _chunks(known: FileMap, window: ByteRange) -> Iterator[tuple[ChunkHash, int]]:
+    """Hash and length of each chunk of a window that a map knows. Raises CorruptData where chunks and window do not meet."""
+    at = window.start
+    while at < window.end:
+        run = known.at(at)
+        first = run.position(at) if run is not None else 0
+        if run is None or run.chunk_start(first) != at:
+            raise CorruptData(f"no chunk begins at byte {at}, where the range proof has one")
+        for i in range(first, len(run.ends)):
+            if at >= window.end:
+                break
+            yield ChunkHash(MerkleHash(run.hashes[HASH_BYTES * i : HASH_BYTES * (i + 1)])), run.ends[i] - at
+            at = run.ends[i]
+    if at != window.end:
+        raise CorruptData(f"a chunk crosses byte {window.end}, where the range proof ends its window")
+
+
+def _cut_up(gaps: Sequence[ByteRange]) -> Iterator[ByteRange]:
+    """Gaps in parts of about PART_BYTES, those of one gap about equally long."""
+    for gap in gaps:
+        count = max(1, round(len(gap) / PART_BYTES))
+        for i in range(count):
+            yield ByteRange(gap.start + len(gap) * i // count, gap.start + len(gap) * (i + 1) // count)
+
+
+def _subtract(gaps: Sequence[ByteRange], covered: Sequence[ByteRange]) -> list[ByteRange]:
+    """What of `gaps` lies in none of `covered`, which is in order."""
+    rest = []
+    for gap in gaps:
+        at = gap.start
+        for span in covered:
+            if at < span.start < gap.end:
+                rest.append(ByteRange(at, span.start))
+            if span.start < gap.end:
+                at = max(at, span.end)
+        if at < gap.end:
+            rest.append(ByteRange(at, gap.end))
+    return rest
