@@ -75,6 +75,7 @@ class Loopback:
 @asynccontextmanager
 async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[Loopback]:
     """Serve `handler` on a loopback port of its own until the end of the block."""
+    failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listeners[0].socket.getsockname()[1]
@@ -82,8 +83,13 @@ async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncI
         nursery.start_soon(
             partial(trio.serve_listeners, partial(_serve, server, handler, tls), listeners, handler_nursery=nursery)
         )
-        yield server
+        try:
+            yield server
+        except Exception as error:  # which the nursery would wrap into a group
+            failure = error
         nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def _serve(server: Loopback, handler: Handler, tls: ssl.SSLContext | None, stream: trio.abc.Stream) -> None:
