@@ -42,6 +42,12 @@ class CasClient:
         """fetch_token: asks the Hub, every time it is called. now_s: wall clock."""
         self._http = http
         self._tokens = TokenSource(fetch_token, now_s=now_s)
+        self._origin: Origin | None = None
+
+    @property
+    def proofless(self) -> bool:
+        """Whether the CAS that was asked last is known to offer no proofs."""
+        return self._origin in self._proofless
 
     async def reconstruction(self, file: FileId, span: ByteRange) -> Reconstruction:
         """What the bytes `span` of a file consist of; whole chunks, so usually a little more at both ends. span may not be empty.
@@ -103,6 +109,7 @@ class CasClient:
     ) -> tuple[Origin, Answer | None]:
         """The CAS's origin and its answer to a question; None, and no request, if the origin is among `unless`."""
         token = await self._tokens.get()
+        self._origin = Origin.of(token.cas_url)
         answer = await self._send(token, path, headers, what, unless)
         if answer is not None and answer.status == 401:
             token = await self._tokens.replace(token)
