@@ -55,10 +55,9 @@ async def serve_mount(
     Raises MountpointUnusable and MachineUnfit before it is ready, with nothing left mounted; the errors of listing the root
     directory; trio.TooSlowError when that takes longer than an operation may.
     """
-    outside.check_machine()
     with trio.fail_after(settings.operation_deadline_s):
         await view.children(view.root)
-    path = await _prepare(mountpoint)
+    path = await prepare_mountpoint(mountpoint)
     operations = Operations(view, deadline_s=settings.operation_deadline_s, counters=counters)
     session = _Session(operations, path, mount_options(view, allow_other=allow_other))
     with trio.open_signal_receiver(*END_SIGNALS) as signals:
@@ -69,9 +68,9 @@ async def serve_mount(
                 nursery.start_soon(session.serve, settings.mount_tasks_max, nursery.cancel_scope)
                 device = await _wait_listed(path)
                 tune(device, read_ahead_kb=settings.read_ahead_kb)
-                session.ready = True
                 log.info("mounted path=%s repo=%s commit=%s", path, view.repo, view.commit)
                 on_ready()
+                session.ready = True
         except BaseExceptionGroup as group:
             cancelled, others = group.split(trio.Cancelled)
             session.failed = others is not None
@@ -127,7 +126,10 @@ class _Session:
         self._operations.close()
 
 
-async def _prepare(mountpoint: Path) -> Path:
+async def prepare_mountpoint(mountpoint: Path) -> Path:
+    """Check the directory to mount on, and clear away dead mounts of ours; the path to mount on. Raises MountpointUnusable,
+    MachineUnfit."""
+    outside.check_machine()
     with trio.move_on_after(PREPARE_S):
         return await trio.to_thread.run_sync(outside.prepare, mountpoint, abandon_on_cancel=True)
     raise MountpointUnusable(f"{mountpoint} does not answer", hint="another file system hangs there; choose another directory")

@@ -1,0 +1,172 @@
+"""Arguments and environment → Settings.
+
+The variables are those of huggingface_hub (utils/_auth.py, constants.py), so that what works there works here; a token comes
+from a variable or a file, never from an argument, which every user of the machine could read. Everything is judged here, before
+anything is started: a value that cannot be is one line and exit code 2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from xetfs.errors import InvalidArgument, ProtocolViolation
+from xetfs.protocol.urls import split_url
+from xetfs.settings import MIB, Secret, Settings
+
+DEFAULT_CACHE_SIZE: Final = "20G"
+CACHE_BYTES_MIN: Final = 64 * MIB
+"""Least budget of the store: below a few windows of a reader it would only turn over."""
+TOKEN_BYTES_MAX: Final = 4096
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?b?)", re.IGNORECASE)
+_POWER: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_TRUE: Final = frozenset({"1", "ON", "YES", "TRUE"})
+_TOKEN = re.compile(r"[!-~]+", re.ASCII)
+_DEFAULT_ENDPOINT: Final = "https://huggingface.co"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What the arguments say; None where they say nothing."""
+
+    cache_dir: Path | None = None
+    cache_size: str | None = None
+    token_file: Path | None = None
+    offline: bool = False
+
+
+def settings_from(choices: Choices, env: Mapping[str, str]) -> Settings:
+    """Raises InvalidArgument. Paths come out absolute, as a daemon changes its directory."""
+    endpoint = find_endpoint(env)
+    return Settings(
+        endpoint=endpoint,
+        token=find_token(choices.token_file, env),
+        offline=choices.offline or _is_set(env, "HF_HUB_OFFLINE") or _is_set(env, "TRANSFORMERS_OFFLINE"),
+        cache_bytes_max=_cache_bytes(choices.cache_size or DEFAULT_CACHE_SIZE),
+        cache_dir=(choices.cache_dir or base_dir(env, "XDG_CACHE_HOME", ".cache") / "xetfs").absolute(),
+        proxy=find_proxy(endpoint, env),
+        no_proxy=tuple(host.strip() for host in _first(env, "no_proxy", "NO_PROXY").split(",") if host.strip()),
+        ca_file=find_ca_file(env),
+    )
+
+
+def base_dir(env: Mapping[str, str], variable: str, default: str) -> Path:
+    """A base directory as XDG has it: the variable if it is an absolute path, otherwise `default` under the home directory."""
+    value = Path(env.get(variable, ""))
+    if value.is_absolute():
+        return value
+    try:
+        return Path.home() / default
+    except RuntimeError:
+        raise InvalidArgument("there is no home directory", hint=f"set HOME or {variable}") from None
+
+
+def parse_size(text: str) -> int:
+    """`20G`, `20Gi`, `20GiB` and `20gb` are 20 · 2³⁰ bytes, `500M` likewise. Raises InvalidArgument."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise InvalidArgument(f"not a size: {text!r:.80}", hint="write 500M, 20G or 1T")
+    return int(float(found[1]) * 1024 ** _POWER[found[2].lower()])
+
+
+def _cache_bytes(text: str) -> int:
+    size = parse_size(text)
+    if size < CACHE_BYTES_MIN:
+        raise InvalidArgument(f"--cache-size {text} is too small", hint=f"at least {CACHE_BYTES_MIN // MIB}M")
+    return size
+
+
+def find_endpoint(env: Mapping[str, str]) -> str:
+    """HF_ENDPOINT or the public Hub. Raises InvalidArgument."""
+    text = (env.get("HF_ENDPOINT") or _DEFAULT_ENDPOINT).rstrip("/")
+    try:
+        split_url(text, "HF_ENDPOINT")
+        parts = urlsplit(text)
+    except (ProtocolViolation, ValueError) as exc:
+        raise InvalidArgument(f"HF_ENDPOINT is not usable: {exc}", hint="expected https://host or http://host:port") from None
+    if parts.path or parts.query:
+        raise InvalidArgument("HF_ENDPOINT has a path or a query", hint="expected https://host or http://host:port")
+    return text
+
+
+def find_token(token_file: Path | None, env: Mapping[str, str]) -> Secret | None:
+    """The Hub token: --token-file, HF_TOKEN, or the file that `hf auth login` writes. Raises InvalidArgument, which never
+    shows it."""
+    if token_file is not None:
+        token = _token_in(token_file, "--token-file")
+        if token is None:
+            raise InvalidArgument(f"--token-file {token_file} does not exist")
+        return token
+    if _is_set(env, "HF_HUB_DISABLE_IMPLICIT_TOKEN"):
+        return None
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        text = env.get(variable, "").strip()
+        if text:
+            return _checked_token(text, variable)
+    home = Path(env["HF_HOME"]).expanduser() if env.get("HF_HOME") else base_dir(env, "XDG_CACHE_HOME", ".cache") / "huggingface"
+    path = Path(env["HF_TOKEN_PATH"]).expanduser() if env.get("HF_TOKEN_PATH") else home / "token"
+    return _token_in(path, f"the token file {path}")
+
+
+def _token_in(path: Path, what: str) -> Secret | None:
+    """The token in a file; None if there is no such file, or nothing in one that nobody named."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(TOKEN_BYTES_MAX + 1).decode("ascii").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise InvalidArgument(f"{what} cannot be read: {exc.strerror}") from None
+    except UnicodeDecodeError:
+        raise InvalidArgument(f"{what} does not hold a token") from None
+    if not text and what != "--token-file":
+        return None
+    return _checked_token(text, what)
+
+
+def _checked_token(text: str, what: str) -> Secret:
+    if len(text) > TOKEN_BYTES_MAX or not _TOKEN.fullmatch(text):
+        raise InvalidArgument(f"{what} does not hold a token", hint="expected one word such as hf_…")
+    return Secret(text)
+
+
+def find_proxy(endpoint: str, env: Mapping[str, str]) -> Secret | None:
+    """The proxy for the endpoint's scheme, from the usual variables. Raises InvalidArgument, which does not show it."""
+    # HTTP_PROXY in capitals is not read: a web server sets it from a request's header.
+    names = ("https_proxy", "HTTPS_PROXY") if endpoint.startswith("https:") else ("http_proxy",)
+    text = _first(env, *names, "all_proxy", "ALL_PROXY").strip()
+    if not text:
+        return None
+    text = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidArgument("the proxy variable is not usable", hint="expected http://[user:password@]host:port")
+    return Secret(text)
+
+
+def find_ca_file(env: Mapping[str, str]) -> Path | None:
+    """Certificates to trust, from the usual variables. Raises InvalidArgument."""
+    text = _first(env, "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    if not text:
+        return None
+    path = Path(text).absolute()
+    if not path.is_file():
+        raise InvalidArgument(f"the file of certificates does not exist: {path}", hint="see SSL_CERT_FILE")
+    return path
+
+
+def _first(env: Mapping[str, str], *names: str) -> str:
+    return next((env[name] for name in names if env.get(name)), "")
+
+
+def _is_set(env: Mapping[str, str], name: str) -> bool:
+    return env.get(name, "").upper() in _TRUE

@@ -1,0 +1,70 @@
+"""The entry of the `xetfs` command: which command is meant, and how it ends.
+
+Every command ends by its return value or by an exception, which becomes one line on stderr and an exit code here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from xetfs import __version__
+from xetfs.cli import hub, mount, umount
+from xetfs.cli.daemon import describe
+from xetfs.cli.exits import Exit, cause_of, table
+
+COMMANDS: Final = {"mount": mount.add_parser, "umount": umount.add_parser, "hub": hub.add_parser}
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(Exit.USAGE, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="xetfs",
+        description="Hugging Face models and datasets as plain read-only files; only what is read is fetched.",
+        epilog=f"exit codes:\n{table()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"xetfs {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True, parser_class=Parser)
+    for add_parser in COMMANDS.values():
+        add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns its exit code, and never raises."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        parser = build_parser()
+        _check_command(parser, arguments)
+        parsed = parser.parse_args(arguments)
+        code: int = parsed.run(parsed)
+        return code
+    except SystemExit as exc:  # --help, --version, and wrong usage
+        return exc.code if isinstance(exc.code, int) else Exit.OK
+    except BaseException as exc:
+        if isinstance(cause_of(exc), KeyboardInterrupt):
+            return Exit.INTERRUPTED
+        code, message = describe(exc)
+        print(f"xetfs: {message}", file=sys.stderr)
+        return code
+
+
+def _check_command(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Name the command that was probably meant, which argparse does not."""
+    command = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if command is None or command in COMMANDS:
+        return
+    import difflib
+
+    near = difflib.get_close_matches(command, COMMANDS, n=1)
+    parser.error(f"unknown command {command!r:.80}" + (f", did you mean '{near[0]}'?" if near else ""))

@@ -1,0 +1,195 @@
+"""`xetfs mount REPO DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from xetfs.cli.config import DEFAULT_CACHE_SIZE, Choices, settings_from
+from xetfs.cli.daemon import Failed, Ready, run_in_background
+from xetfs.cli.exits import Exit
+from xetfs.errors import MachineUnfit, Unavailable
+from xetfs.protocol.names import RepoRef
+from xetfs.settings import Settings
+
+if TYPE_CHECKING:
+    from xetfs.repo import Engine, RepoView
+
+OPEN_S: Final = 45.0
+"""Limit for finding the repo and its root directory: a few attempts at a server that does not answer."""
+WAIT_S: Final = 90.0
+"""Limit for the whole way to a listed directory; the parts have limits of their own, which add up to less."""
+FILES_OPEN_MAX: Final = 65536
+FUSE_CONF: Final = Path("/etc/fuse.conf")
+
+EPILOG: Final = """\
+REPO is [datasets/|spaces/]owner/name[/subfolder][@revision]; the revision is a branch, a tag,
+a commit or refs/pr/N (default: main).
+
+The Hub's variables are honoured: HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_OFFLINE,
+HF_HUB_DISABLE_IMPLICIT_TOKEN.
+
+examples:
+  xetfs mount openai-community/gpt2 /mnt/gpt2
+  xetfs mount datasets/squad@refs/convert/parquet /mnt/squad --cache-size 50G
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class MountPlan:
+    """What is to be mounted where. log: None for stderr."""
+
+    ref: RepoRef
+    path: Path
+    settings: Settings
+    allow_other: bool
+    verbose: bool
+    log: Path | None
+
+
+def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
+    parser = commands.add_parser(
+        "mount",
+        help="show a repo as a read-only directory",
+        description="Show a Hugging Face repo as a read-only directory. Returns when DIR can be listed.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("repo", metavar="REPO", help="what to mount")
+    parser.add_argument("directory", metavar="DIR", type=Path, help="an empty directory")
+    parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground and log to stderr")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log every request")
+    parser.add_argument("--log-file", metavar="FILE", type=Path, help="log here rather than under ~/.local/state/xetfs")
+    parser.add_argument("--cache-dir", metavar="DIR", type=Path, help="where to keep what was fetched (~/.cache/xetfs)")
+    parser.add_argument("--cache-size", metavar="SIZE", help=f"how much of it to keep, such as 500M or 1T ({DEFAULT_CACHE_SIZE})")
+    parser.add_argument("--offline", action="store_true", help="make no request; serve what is in the cache")
+    parser.add_argument("--token-file", metavar="FILE", type=Path, help="read the Hub token from here")
+    parser.add_argument("--allow-other", action="store_true", help="let other users of this machine read the mount")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from xetfs.cli import log as logs
+    from xetfs.cli.state import file_for
+    from xetfs.fs import mountpoint as outside
+
+    ref = RepoRef.parse(arguments.repo)
+    choices = Choices(
+        cache_dir=arguments.cache_dir,
+        cache_size=arguments.cache_size,
+        token_file=arguments.token_file,
+        offline=arguments.offline,
+    )
+    settings = settings_from(choices, os.environ)
+    path = outside.resolve(arguments.directory)
+    os.umask(0o077)
+    log: Path | None = None
+    if not arguments.foreground or arguments.log_file is not None:
+        log = arguments.log_file.absolute() if arguments.log_file is not None else file_for(path, ".log", os.environ)
+        logs.open_log(log)
+    if arguments.allow_other:
+        check_allow_other(settings)
+    plan = MountPlan(ref, path, settings, arguments.allow_other, arguments.verbose, log)
+    if log is None or arguments.foreground:
+        serve(plan, partial(print, flush=True))
+        return Exit.OK
+    try:
+        message = run_in_background(partial(serve, plan), log=log, wait_s=WAIT_S)
+    except Failed as failure:
+        _clear_dead_mount(path)
+        print(f"xetfs: {failure}", file=sys.stderr)
+        return failure.code
+    print(f"{message}; log: {log}")
+    return Exit.OK
+
+
+def check_allow_other(settings: Settings) -> None:
+    """Raises MachineUnfit when this user may not let others in; warns when that lends them a token."""
+    if os.geteuid() != 0 and not _user_allow_other():
+        raise MachineUnfit("--allow-other is not allowed here", hint=f"add the line 'user_allow_other' to {FUSE_CONF}")
+    if settings.token is not None:
+        print("xetfs: warning: --allow-other lets every user of this machine read what your token can", file=sys.stderr)
+
+
+def _user_allow_other() -> bool:
+    try:
+        return "user_allow_other" in (line.strip() for line in FUSE_CONF.read_text().splitlines())
+    except OSError:
+        return False
+
+
+def serve(plan: MountPlan, ready: Ready) -> None:
+    """Mount and serve until it is unmounted; everything that is heavy is loaded here."""
+    import resource
+    import signal
+
+    from xetfs.cli.log import configure
+
+    # No core dump: it would hold the token. Signals end the process at once until the mount is there, which then takes them.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = FILES_OPEN_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_OPEN_MAX)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    configure(plan.log, verbose=plan.verbose)
+    try:
+        import trio
+    except ImportError as exc:
+        raise MachineUnfit(f"a library is missing: {exc}", hint="install xetfs again") from None
+    trio.run(_serve, plan, ready)
+
+
+async def _serve(plan: MountPlan, ready: Ready) -> None:
+    import logging
+
+    from xetfs.cli.state import MountRecord, file_for
+
+    try:
+        from xetfs.fs.mount import prepare_mountpoint, serve_mount
+    except ImportError as exc:
+        raise MachineUnfit(f"pyfuse3 cannot be loaded: {exc}", hint="install libfuse3: apt install fuse3 libfuse3-3") from None
+    from xetfs.repo import open_engine
+
+    log = logging.getLogger(__name__)
+    path = await prepare_mountpoint(plan.path)
+    record_file = file_for(path, ".json", os.environ)
+    async with open_engine(plan.settings) as engine:
+        view = await _open_repo(engine, plan.ref)
+        record = MountRecord.of_this_process(path, str(plan.ref), view.commit)
+
+        def on_ready() -> None:
+            try:
+                record.write(record_file)
+            except OSError as exc:
+                log.warning("no record of this mount, umount will not wait for its end file=%s: %s", record_file, exc.strerror)
+            ready(f"mounted {plan.ref} ({view.commit[:12]}) at {path}")
+
+        try:
+            await serve_mount(
+                view, path, plan.settings, counters=engine.counters, allow_other=plan.allow_other, on_ready=on_ready
+            )
+        finally:
+            record.remove(record_file)
+
+
+async def _open_repo(engine: Engine, ref: RepoRef) -> RepoView:
+    import trio
+
+    with trio.move_on_after(OPEN_S):
+        return await engine.open_repo(ref)
+    raise Unavailable(f"{ref}: no answer from the Hub within {OPEN_S:g} s", hint="check the network and HF_ENDPOINT")
+
+
+def _clear_dead_mount(path: Path) -> None:
+    """After a child that had to be killed: nothing stays mounted."""
+    from xetfs.fs import mountpoint as outside
+
+    mount = outside.mount_at(path)
+    if mount is not None and mount.fs_type == outside.FS_TYPE and outside.state_of(path) == "dead":
+        outside.unmount(path, lazily=True)
