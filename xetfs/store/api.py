@@ -73,7 +73,7 @@ class ChunkStore(Protocol):
         """A block that holds this chunk, if one is open already. None says nothing about what the store holds."""
 
     def find(self, xorb: XorbHash, chunk: int) -> Block | None:
-        """A block that holds this chunk, opened and its header checked; None if there is none. A bad one is dropped and counted."""
+        """A block that holds this chunk, opened, its header checked; None if there is none. A bad one is dropped and counted."""
 
     def held(self, xorb: XorbHash) -> Sequence[ChunkRange]:
         """The chunk ranges of all blocks of a xorb, by start; they may overlap. Any may be evicted a moment later."""

@@ -1,0 +1,102 @@
+"""The cache directory: made private, refused when somebody else could write to it.
+
+Whoever can write here decides what readers get: a block can be checked against its own hashes, not against somebody who made up
+both. So the directory must belong to the user that runs xetfs, nobody else may write to it or put another in its place.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from xetfs.errors import StoreFailed
+
+_LOCK_NAME: Final = "lock"
+_LOCK_TIMEOUT_S: Final = 2.0
+"""Opening an index takes milliseconds; whoever holds the lock for longer has been stopped."""
+_LOCK_POLL_S: Final = 0.01
+
+
+def prepare_directory(path: Path) -> None:
+    """Make `path` (absolute) if it is not there, and check that nobody else can write to it or replace it.
+
+    Raises StoreFailed, with what the user can do about it.
+    """
+    if os.path.expandvars(path) != str(path):  # diskcache would expand it and use another directory
+        raise StoreFailed(f"the cache directory's name contains a variable: {path}", hint="write out the name with --cache-dir")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+    except FileExistsError:
+        raise StoreFailed(f"the cache directory is not a directory: {path}", hint="name another with --cache-dir") from None
+    except OSError as exc:
+        raise StoreFailed(
+            f"cannot make the cache directory {path}: {exc.strerror}", hint="name another with --cache-dir"
+        ) from None
+    _check_ancestors(path)
+    _check_directory(path)
+
+
+def _check_directory(path: Path) -> None:
+    if path.is_symlink():
+        raise StoreFailed(
+            f"the cache directory is a symbolic link: {path}", hint=f"name the directory itself: --cache-dir {path.resolve()}"
+        )
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as exc:
+        raise StoreFailed(
+            f"cannot open the cache directory {path}: {exc.strerror}", hint="name another with --cache-dir"
+        ) from None
+    try:
+        status = os.fstat(fd)
+    finally:
+        os.close(fd)
+    if status.st_uid != os.geteuid():
+        raise StoreFailed(
+            f"the cache directory {path} belongs to user {status.st_uid}, not to {os.geteuid()}",
+            hint="name a directory of your own with --cache-dir",
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StoreFailed(
+            f"others may write to the cache directory {path}", hint=f"chmod 700 {path}, after a look at what is in it"
+        )
+
+
+def _check_ancestors(path: Path) -> None:
+    """Refuse a directory above which everybody may rename things; /tmp, with its sticky bit, is fine."""
+    for ancestor in path.parents:
+        mode = ancestor.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise StoreFailed(
+                f"anybody could replace the cache directory {path}, because anybody may write to {ancestor}",
+                hint="name another with --cache-dir",
+            )
+
+
+@contextmanager
+def directory_lock(path: Path) -> Iterator[None]:
+    """Hold the directory for oneself while its index is opened, looked at or set aside; other processes wait.
+
+    Raises StoreFailed if another process does not let go in time, OSError if the lock file cannot be made.
+    """
+    fd = os.open(path / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + _LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise StoreFailed(f"another process holds {path / _LOCK_NAME}") from None
+                time.sleep(_LOCK_POLL_S)
+        yield
+    finally:
+        os.close(fd)
