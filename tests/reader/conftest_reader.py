@@ -117,7 +117,8 @@ class FakeCas:
             stored = self._xorb(xorb)
             url = SignedUrl(f"https://transfer.example/{xorb.hex()}?signature=secret")
             found[xorb] = tuple(
-                FetchInfo(c, url, HttpRange(stored.ends[c.start - 1] if c.start else 0, stored.ends[c.end - 1] - 1)) for c in ranges
+                FetchInfo(c, url, HttpRange(stored.ends[c.start - 1] if c.start else 0, stored.ends[c.end - 1] - 1))
+                for c in ranges
             )
         return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from contextlib import ExitStack
 
 import pytest
 import trio
@@ -71,7 +70,9 @@ async def test_a_cold_read_takes_two_round_trips(cas: FakeCas, make_file: MakeFi
     assert max(windows) <= 4
 
 
-async def test_sequential_reading_moves_hardly_more_than_the_file(cas: FakeCas, make_file: MakeFile, autojump_clock: object) -> None:
+async def test_sequential_reading_moves_hardly_more_than_the_file(
+    cas: FakeCas, make_file: MakeFile, autojump_clock: object
+) -> None:
     file = make_file(1500)
     cas.delay_s = 0.01
     size = len(file.content)
