@@ -55,6 +55,45 @@ async def test_cancelled_requests_by_the_thousand_leave_the_pool_working(authori
         assert ended == {**before, "whole": before["whole"] + 20}
 
 
+class CancelAtStep(trio.abc.Instrument):
+    """Cancels `scope` when any task is about to take the step-th step from now: every moment there is, one after the other."""
+
+    def __init__(self, scope: trio.CancelScope, step: int) -> None:
+        self.scope = scope
+        self.left = step
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.scope.cancel()
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["new-connection", "kept-connection"])
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "tls"])
+async def test_a_request_cancelled_at_each_of_its_steps_leaves_its_only_place_free(
+    authority: Authority, secure: bool, kept: bool
+) -> None:
+    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        return answer(200, BODY[:50_000])
+
+    async with serving(handler, authority.server if secure else None) as server:
+        step, ended = 0, False
+        while not ended:
+            step += 1
+            async with client_of(server.url, connections_max=1, ca_file=authority.ca_file, attempts_max=1) as client:
+                if kept:
+                    await client.request(f"{server.url}/before", "x")
+                with trio.CancelScope() as scope:
+                    instrument = CancelAtStep(scope, step)
+                    trio.lowlevel.add_instrument(instrument)
+                    await client.request(f"{server.url}/cancelled", "x")
+                    ended = True
+                trio.lowlevel.remove_instrument(instrument)
+                with trio.fail_after(3):
+                    assert (await client.request(f"{server.url}/after", "x")).body == BODY[:50_000]
+        assert step >= 8  # so many moments there were
+
+
 async def test_a_cancelled_opening_ends_at_once_and_frees_its_place() -> None:
     """The server takes the request and never answers: the one who asked does not wait for its timeout."""
 
