@@ -42,7 +42,7 @@ class Fetcher:
         self._shelf = shelf
         self._flights: dict[_Key, Flight[None]] = {}
         self._threads = trio.CapacityLimiter(settings.worker_threads)
-        self._buffers = BufferPool(settings.memory_bytes_max // 4)
+        self._buffers = BufferPool(settings.memory_bytes_max // 8)
 
     async def fetch(self, cas: CasClient, plan: dict[SignedUrl, list[BlockFetch]], urgency: Urgency) -> None:
         """Bring the blocks of a plan onto the shelf.
