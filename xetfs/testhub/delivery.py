@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -66,10 +67,11 @@ async def send_bytes(sock: socket.socket, data: bytes | memoryview, record: Requ
 async def send_body(sock: socket.socket, response: Response, record: RequestRecord, lines: list[Line]) -> None:
     """The body as it should be; slowly if there are lines."""
     if response.stream is not None:
-        async for data in response.stream():
-            if lines:
-                await pass_through(lines, len(data))
-            await send_bytes(sock, data, record)
+        async with aclosing(response.stream()) as stream:
+            async for data in stream:
+                if lines:
+                    await pass_through(lines, len(data))
+                await send_bytes(sock, data, record)
         return
     for piece in response.pieces:
         if isinstance(piece, FileSlice):
@@ -109,28 +111,27 @@ async def send_spoiled(
     sock: socket.socket, response: Response, record: RequestRecord, lines: list[Line], spoiling: Spoiling
 ) -> None:
     """The body as the faults want it. Raises ConnectionEnded where one of them ends it."""
-    sent = 0
     pending = [fault for fault in spoiling.faults if fault.after_bytes is not None]
-    async for part in _parts(response):
-        data = memoryview(_flipped(part, sent, spoiling.flips))
-        while data or pending:
-            due = [fault for fault in pending if (fault.after_bytes or 0) <= sent]
-            pending = [fault for fault in pending if fault not in due]
-            for fault in due:
-                await _act(sock, fault)
-            if not data:
-                break
-            stop = min((fault.after_bytes or 0 for fault in pending), default=sent + len(data))
-            drip = spoiling.drip
-            dripping = drip is not None and sent >= (drip.after_bytes or 0)
-            length = 1 if dripping else min(len(data), stop - sent)
-            if lines:
-                await pass_through(lines, length)
-            await send_bytes(sock, data[:length], record)
-            sent, data = sent + length, data[length:]
-            if dripping and drip is not None:
-                await trio.sleep(1.0 if drip.seconds is None else drip.seconds)
-    for fault in pending:  # places at or past the end of the body
+    sent = 0
+    async with aclosing(_parts(response)) as parts:
+        async for part in parts:
+            data = memoryview(_flipped(part, sent, spoiling.flips))
+            while data or pending:
+                for fault in [fault for fault in pending if (fault.after_bytes or 0) <= sent]:
+                    pending.remove(fault)
+                    await _act(sock, fault)
+                if not data:
+                    break
+                dripping = spoiling.drip is not None and sent >= (spoiling.drip.after_bytes or 0)
+                stop = min((fault.after_bytes or 0 for fault in pending), default=sent + len(data))
+                length = 1 if dripping else min(len(data), stop - sent)
+                if lines:
+                    await pass_through(lines, length)
+                await send_bytes(sock, data[:length], record)
+                sent, data = sent + length, data[length:]
+                if dripping and data:
+                    await trio.sleep(1.0 if spoiling.drip is None or spoiling.drip.seconds is None else spoiling.drip.seconds)
+    for fault in pending:  # places past the end of the body
         await _act(sock, fault)
 
 
@@ -150,10 +151,11 @@ async def stall(fault: Fault) -> None:
         await trio.sleep(fault.seconds)
 
 
-async def _parts(response: Response) -> AsyncIterator[bytes]:
+async def _parts(response: Response) -> AsyncGenerator[bytes, None]:
     if response.stream is not None:
-        async for data in response.stream():
-            yield data
+        async with aclosing(response.stream()) as stream:
+            async for data in stream:
+                yield data
     else:
         for data in iter_pieces(response.pieces, SLICE_BYTES):
             yield data

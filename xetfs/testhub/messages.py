@@ -6,9 +6,11 @@ sendfile). A request's body is pulled, in pieces, by whoever handles it; what no
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Literal
@@ -40,7 +42,7 @@ class Response:
     status: int
     headers: list[tuple[str, str]] = field(default_factory=list)
     pieces: Sequence[Piece] = ()
-    stream: Callable[[], AsyncIterator[bytes]] | None = None
+    stream: Callable[[], AsyncGenerator[bytes, None]] | None = None
     stream_length: int = 0
 
     @property
@@ -96,7 +98,7 @@ class Request:
     method: str
     target: str
     headers: Mapping[str, str]
-    body: Callable[[], AsyncIterator[bytes]]
+    body: Callable[[], AsyncGenerator[bytes, None]]
     path: str = ""
     segments: tuple[str, ...] = ()
     query: Mapping[str, list[str]] = field(default_factory=dict)
@@ -119,13 +121,19 @@ class Request:
 
     async def read(self, bytes_max: int = JSON_BODY_BYTES_MAX) -> bytes:
         """The whole body, in memory. Raises Problem (413) beyond `bytes_max`."""
-        parts, total = [], 0
-        async for part in self.body():
-            total += len(part)
-            if total > bytes_max:
-                raise Problem(413, f"the request is larger than {bytes_max} bytes")
-            parts.append(part)
-        return b"".join(parts)
+        file = io.BytesIO()
+        await self.save(file, bytes_max)
+        return file.getvalue()
+
+    async def save(self, file: IO[bytes], bytes_max: int) -> None:
+        """Write the body to `file`. Raises Problem (413) beyond `bytes_max`."""
+        total = 0
+        async with aclosing(self.body()) as body:
+            async for part in body:
+                total += len(part)
+                if total > bytes_max:
+                    raise Problem(413, f"the request is larger than {bytes_max} bytes")
+                file.write(part)
 
     async def read_json(self) -> dict[str, Any]:
         """The body as a JSON object. Raises Problem (400)."""
@@ -141,12 +149,7 @@ class Request:
         """The body in an unnamed temporary file in `directory`, rewound; the caller closes it. Raises Problem (413)."""
         file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - handed to the caller
         try:
-            total = 0
-            async for part in self.body():
-                total += len(part)
-                if total > bytes_max:
-                    raise Problem(413, f"the request is larger than {bytes_max} bytes")
-                file.write(part)
+            await self.save(file, bytes_max)
             file.seek(0)
             return file
         except BaseException:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
@@ -169,7 +169,7 @@ class _Connection:
                 await send_bytes(self._sock, self._http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
             self._http.receive_data(await receive(self._sock, _RECEIVE_BYTES))
 
-    async def _body(self) -> AsyncIterator[bytes]:
+    async def _body(self) -> AsyncGenerator[bytes, None]:
         while self._http.their_state is h11.SEND_BODY:
             with trio.fail_after(IDLE_S):
                 event = await self._next_event()

@@ -142,7 +142,7 @@ class Storage:
             directory.mkdir(parents=True, exist_ok=True)
             for name in ("lfs", "xorbs", "tmp"):
                 (directory / name).mkdir(exist_ok=True)
-            self.database = sqlite3.connect(directory / "hub.sqlite", check_same_thread=False, isolation_level=None)
+            self.database = sqlite3.connect(directory / "hub.sqlite", timeout=0.2, check_same_thread=False, isolation_level=None)
             self._prepare()
         except (OSError, sqlite3.Error) as error:
             raise StoreFailed(

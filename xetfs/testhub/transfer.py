@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -88,7 +88,7 @@ class Transfer:
         part = None if request.ignore_range else clip_range(request.headers.get("range"), record.size)
         first, last = part or (0, record.size - 1)
 
-        async def content() -> AsyncIterator[bytes]:
+        async def content() -> AsyncGenerator[bytes, None]:
             for start in range(first, last + 1, _BRIDGE_BYTES):
                 end = min(start + _BRIDGE_BYTES, last + 1)
                 yield await trio.to_thread.run_sync(lambda span: b"".join(self._xet.read(record, *span)), (start, end))
@@ -132,12 +132,7 @@ class Transfer:
         descriptor, name = tempfile.mkstemp(dir=self._storage.temporary)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                received = 0
-                async for data in request.body():
-                    received += len(data)
-                    if received > LFS_BYTES_MAX:
-                        raise Problem(413, "EntityTooLarge")
-                    file.write(data)
+                await request.save(file, LFS_BYTES_MAX)
         except BaseException:
             os.unlink(name)
             raise
