@@ -94,6 +94,43 @@ async def test_altered_bodies(hub: TestHub, http: httpx.AsyncClient, url: str) -
     assert (await http.get(url)).content == BODY
 
 
+async def test_a_fault_that_fails_itself_hurts_only_its_connection(
+    hub: TestHub, http: httpx.AsyncClient, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.faults.add(Fault("rewrite", members={"no.such.member": 1}, count=1))
+    with pytest.raises(httpx.TransportError):
+        await http.get(f"{hub.endpoint}/api/models/o/r")
+    assert "a connection failed" in caplog.text
+    assert (await http.get(url)).status_code == 200
+
+
+async def test_the_bridge_can_be_spoiled_too(hub: TestHub, http: httpx.AsyncClient) -> None:
+    chunks = [bytes([number]) * 60_000 for number in range(40)]
+    _, stored = hub.xet.add_file_from_chunks(chunks)
+    hub.storage.commit_files(hub.storage.create_repo("model", "o/x"), {"f.bin": stored})
+    where = f"{hub.endpoint}/o/x/resolve/main/f.bin"
+    whole = b"".join(chunks)
+    assert (await http.get(where, follow_redirects=True)).content == whole
+    part = await http.get(where, headers={"Range": "bytes=59999-120000"}, follow_redirects=True)
+    assert part.content == whole[59_999:120_001]
+    hub.faults.add(Fault("truncate", origin="transfer", after_bytes=70_000, count=1))
+    assert (await http.get(where, follow_redirects=True)).content == whole[:70_000]
+
+
+async def test_the_real_client_survives_an_expired_url(hub: TestHub, run_client) -> None:
+    _, stored = hub.xet.add_file_from_chunks([os.urandom(50_000) for _ in range(30)])
+    hub.storage.commit_files(hub.storage.create_repo("model", "o/x"), {"f.bin": stored})
+    hub.faults.add(Fault("expire", path="^/xorbs/", count=1))
+    script = f"""
+import hashlib
+content = pathlib.Path(hf_hub_download("o/x", "f.bin")).read_bytes()
+assert hashlib.sha256(content).hexdigest() == "{stored.sha256}"
+"""
+    await run_client(script)
+    assert [request.status for request in hub.requests("transfer")] == [403, 206]
+    assert len([request for request in hub.requests("cas") if "/v2/reconstructions/" in request.path]) == 2
+
+
 async def test_rewritten_json(hub: TestHub, http: httpx.AsyncClient, url: str) -> None:
     tree = f"{hub.endpoint}/api/models/o/r/tree/main"
     hub.faults.add(Fault("rewrite", path="/tree/", rewrite=lambda entries: entries[:1], count=1))
@@ -104,10 +141,10 @@ async def test_rewritten_json(hub: TestHub, http: httpx.AsyncClient, url: str) -
     assert len((await http.get(tree)).json()) == 2
 
 
-async def receive_into(received: list[bytes], http: httpx.AsyncClient, url: str) -> None:
+async def receive_into(received: bytearray, http: httpx.AsyncClient, url: str) -> None:
     async with http.stream("GET", url) as answer:
         async for data in answer.aiter_raw():
-            received.append(data)
+            received += data
 
 
 @pytest.mark.parametrize("action", ["close", "reset"])
@@ -118,10 +155,10 @@ async def test_endings(hub: TestHub, http: httpx.AsyncClient, url: str, action: 
     for after_bytes in (0, 1000, 200_000):
         hub.faults.add(Fault(action, after_bytes=after_bytes, count=1))
         hub.log.reset()
-        received: list[bytes] = []
+        received = bytearray()
         with pytest.raises(httpx.TransportError):
             await receive_into(received, http, url)
-        assert b"".join(received) == BODY[:after_bytes] if action == "close" else len(b"".join(received)) <= after_bytes
+        assert received == BODY[:after_bytes] if action == "close" else len(received) <= after_bytes
         assert hub.requests()[0].bytes_sent == after_bytes
     assert (await http.get(url)).content == BODY
 

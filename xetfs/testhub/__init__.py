@@ -8,9 +8,9 @@ serve DIR` offers it to people: a hub without a network.
 from xetfs.testhub.faults import Fault, rate_limited
 from xetfs.testhub.hub import TestHub, open_test_hub, serve_hub
 from xetfs.testhub.options import HubOptions
+from xetfs.testhub.records import StoredFile
 from xetfs.testhub.requestlog import RequestRecord
 from xetfs.testhub.shaping import Shape
-from xetfs.testhub.storage import StoredFile
 from xetfs.testhub.xetstore import Run
 
 __all__ = [

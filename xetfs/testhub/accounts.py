@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from xetfs.testhub.messages import Problem, Request
-from xetfs.testhub.storage import Repo, Storage
+from xetfs.testhub.records import Repo
+from xetfs.testhub.storage import Storage
 
 Role = Literal["read", "write"]
 LOCAL_USER: Final = "local"

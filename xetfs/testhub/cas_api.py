@@ -1,7 +1,6 @@
 """The CAS: what files are made of, for those who read; xorbs and shards, from those who write.
 
-Every request bears a token for one repo. A file that no commit of this repo holds is not found, whoever else may have it; write
-tokens also see what they have just uploaded.
+Every request bears a token for one repo. A file that no commit of this repo holds is not found, whoever else may have it.
 Source: Xet spec, "API"; xet-core cas_client; recorded behaviour of hf_xet 1.8.0 (uploads, dedup prefix `default`).
 """
 
@@ -70,7 +69,7 @@ class CasApi:
     def _file(self, request: Request, text: str) -> FileRecord:
         grant = self._signer.check_token(request, "read")
         file = FileId(_parse_hash(text))
-        if grant.scope == "read" and not self._storage.reaches_file(grant.repo, bytes(file)):
+        if not self._storage.reaches_file(grant.repo, bytes(file)):
             raise Problem(404, "File not found")
         try:
             return self._xet.record(file)

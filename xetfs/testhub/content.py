@@ -14,7 +14,8 @@ from xetfs.testhub.hub_paths import KINDS, Finder, Target, entry_not_found
 from xetfs.testhub.listings import xet_text
 from xetfs.testhub.messages import Problem, Request, Response, clip_range, redirect
 from xetfs.testhub.options import HubOptions, HubUrls
-from xetfs.testhub.storage import Commit, Repo, Storage
+from xetfs.testhub.records import Commit, Repo
+from xetfs.testhub.storage import Storage
 from xetfs.testhub.trees import Entry, pointer_text
 from xetfs.testhub.uploads import Uploads, disposition
 

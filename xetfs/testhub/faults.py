@@ -12,6 +12,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -121,6 +122,14 @@ def replacing_answer(faults: list[Fault]) -> Response | None:
             status = fault.status if 300 <= fault.status < 400 else 302
             return Response(status, [("Location", fault.location), *fault.headers.items()], [b"elsewhere"])
     return None
+
+
+async def settle(response: Response) -> None:
+    """Compute a streamed body now, so that it can be altered like any other."""
+    if response.stream is not None:
+        async with aclosing(response.stream()) as stream:
+            response.pieces = [data async for data in stream]
+        response.stream = None
 
 
 def alter(response: Response, faults: list[Fault]) -> None:

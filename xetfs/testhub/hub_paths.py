@@ -14,7 +14,8 @@ from xetfs.errors import EntryNotFound, NotADirectory, RevisionNotFound
 from xetfs.protocol.names import RepoKind
 from xetfs.testhub.accounts import Accounts, Caller
 from xetfs.testhub.messages import Problem, Request
-from xetfs.testhub.storage import Commit, Repo, Storage
+from xetfs.testhub.records import Commit, Repo
+from xetfs.testhub.storage import Storage
 from xetfs.testhub.trees import Entry
 
 KINDS: Final[dict[str, RepoKind]] = {"models": "model", "datasets": "dataset", "spaces": "space"}

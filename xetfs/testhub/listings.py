@@ -12,10 +12,12 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlencode
 
 from xetfs.errors import EntryNotFound, NotADirectory
+from xetfs.testhub.database import Recent
 from xetfs.testhub.hub_paths import Finder, Target, entry_not_found
 from xetfs.testhub.messages import Problem, Request, Response, json_response
 from xetfs.testhub.options import HubOptions, HubUrls
-from xetfs.testhub.storage import Commit, Recent, Repo, Storage
+from xetfs.testhub.records import Commit, Repo
+from xetfs.testhub.storage import Storage
 from xetfs.testhub.trees import Entry, pointer_text
 
 EXPANDED_PAGE_SIZE: Final = 50

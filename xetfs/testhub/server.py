@@ -21,7 +21,7 @@ import h11
 import trio
 
 from xetfs.testhub.delivery import ConnectionEnded, Spoiling, end_connection, send_body, send_bytes, send_spoiled, stall
-from xetfs.testhub.faults import Fault, Faults, alter, replacing_answer
+from xetfs.testhub.faults import Fault, Faults, alter, replacing_answer, settle
 from xetfs.testhub.messages import Origin, Problem, Request, Response
 from xetfs.testhub.requestlog import RequestLog, RequestRecord
 from xetfs.testhub.shaping import Line, Shape
@@ -122,10 +122,10 @@ class OriginServer:
         self._connections.add(sock)
         try:
             await _Connection(self, sock, next(self._numbers), self._behaviour).serve()
-        except (ConnectionEnded, OSError, trio.ClosedResourceError, trio.BrokenResourceError, h11.RemoteProtocolError) as error:
+        except (ConnectionEnded, OSError, trio.ClosedResourceError, trio.TooSlowError, h11.RemoteProtocolError) as error:
             log.debug("connection ended origin=%s error=%r", self.origin, error)
-        except h11.LocalProtocolError:
-            log.exception("an answer that is no HTTP origin=%s", self.origin)
+        except Exception:  # a fault's own function, an answer that is no HTTP: this connection's affair, not the hub's
+            log.exception("a connection failed origin=%s", self.origin)
         finally:
             self._connections.discard(sock)
             close(sock)
@@ -230,6 +230,8 @@ class _Connection:
         response = replacing_answer(faults)
         if response is None:
             response = await self._handle(request, self._server.handler)
+            if faults:
+                await settle(response)
             alter(response, faults)
         return response
 

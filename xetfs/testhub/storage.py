@@ -12,195 +12,30 @@ threads. Trees are immutable and kept in a bounded cache, since a large director
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import sqlite3
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any
 
-from xetfs.errors import EntryNotFound, NotADirectory, RepoNotFound, RevisionNotFound, StoreFailed
+from xetfs.errors import EntryNotFound, NotADirectory, RepoNotFound, RevisionNotFound
 from xetfs.protocol.names import RepoKind, is_commit_id
+from xetfs.testhub.database import Database, Recent
+from xetfs.testhub.records import Commit, Gated, LfsObject, Repo, StoredFile
 from xetfs.testhub.trees import EMPTY_TREE_OID, Entry, Tree, TreeEditor, blob_oid, lfs_entry, load_tree, make_tree, walk
 
-SCHEMA_VERSION: Final = 1
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB);
-CREATE TABLE repos (id INTEGER PRIMARY KEY, kind TEXT, name TEXT, private INTEGER, gated TEXT, disabled INTEGER, created REAL,
-                    pull_requests INTEGER DEFAULT 0, UNIQUE (kind, name));
-CREATE TABLE old_names (kind TEXT, name TEXT, repo INTEGER, PRIMARY KEY (kind, name));
-CREATE TABLE refs (repo INTEGER, ref TEXT, oid TEXT, PRIMARY KEY (repo, ref));
-CREATE TABLE commits (repo INTEGER, oid TEXT, tree TEXT, parent TEXT, title TEXT, message TEXT, author TEXT, time_s INTEGER,
-                      PRIMARY KEY (repo, oid));
-CREATE TABLE trees (oid TEXT PRIMARY KEY, data BLOB);
-CREATE TABLE blobs (oid TEXT PRIMARY KEY, data BLOB);
-CREATE TABLE lfs (sha256 TEXT PRIMARY KEY, size INTEGER, file_id BLOB);
-CREATE INDEX lfs_by_file ON lfs (file_id);
-CREATE TABLE repo_lfs (repo INTEGER, sha256 TEXT, PRIMARY KEY (repo, sha256));
-CREATE TABLE files (id BLOB PRIMARY KEY, size INTEGER, xorbs BLOB, terms BLOB);
-CREATE TABLE dedup (chunk BLOB PRIMARY KEY, xorb BLOB);
-CREATE TABLE users (name TEXT PRIMARY KEY, admin INTEGER, organizations TEXT);
-CREATE TABLE tokens (digest TEXT PRIMARY KEY, user TEXT, role TEXT);
-CREATE TABLE access (repo INTEGER, user TEXT, PRIMARY KEY (repo, user));
-"""
 _TREE_ENTRIES_CACHED = 500_000
-Gated = Literal["", "auto", "manual"]
-K = TypeVar("K")
-V = TypeVar("V")
+_REPO = "SELECT r.id, r.kind, r.name, private, gated, disabled, created FROM repos r"
+_COMMIT = "SELECT oid, tree, parent, title, message, author, time_s FROM commits WHERE repo = ? AND "
 
 
-@dataclass(frozen=True, slots=True)
-class Repo:
-    """A repo as it is now, under its present name."""
-
-    id: int
-    kind: RepoKind
-    name: str
-    private: bool
-    gated: Gated
-    disabled: bool
-    created_s: float
-
-    @property
-    def content_path(self) -> str:
-        return f"/{self.name}" if self.kind == "model" else f"/{self.kind}s/{self.name}"
-
-    @property
-    def api_path(self) -> str:
-        return f"/api/{self.kind}s/{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """A commit of a repo; history is a line of first parents ("" at its end)."""
-
-    oid: str
-    tree: str
-    parent: str
-    title: str
-    message: str
-    author: str
-    time_s: int
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """Content that is in the LFS or Xet part of the store and may be committed under a path."""
-
-    sha256: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class LfsObject:
-    """What is known of a SHA-256. file_id is None for an object that is not in Xet."""
-
-    sha256: str
-    size: int
-    file_id: bytes | None
-
-
-class Recent(Generic[K, V]):
-    """A small cache of the most recently used values, each with a weight."""
-
-    def __init__(self, weight_max: int) -> None:
-        self._weight_max = weight_max
-        self._weight = 0
-        self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
-
-    def get(self, key: K) -> V | None:
-        held = self._values.get(key)
-        if held is None:
-            return None
-        self._values.move_to_end(key)
-        return held[0]
-
-    def put(self, key: K, value: V, weight: int = 1) -> None:
-        if key in self._values:
-            return
-        self._values[key] = (value, weight)
-        self._weight += weight
-        while self._weight > self._weight_max and len(self._values) > 1:
-            self._weight -= self._values.popitem(last=False)[1][1]
-
-
-class Storage:
-    """The directory of one hub. Only one process may have it open."""
+class Storage(Database):
+    """The content of one hub."""
 
     def __init__(self, directory: Path) -> None:
         """Open or create. Raises StoreFailed when the directory cannot be used or is another hub's."""
-        self.directory = directory
-        self.lock = threading.RLock()
+        super().__init__(directory)
         self._trees: Recent[str, Tree] = Recent(_TREE_ENTRIES_CACHED)
         self._last_commits: Recent[tuple[int, str, str], Mapping[str, Commit]] = Recent(64)
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            for name in ("lfs", "xorbs", "tmp"):
-                (directory / name).mkdir(exist_ok=True)
-            self.database = sqlite3.connect(directory / "hub.sqlite", timeout=0.2, check_same_thread=False, isolation_level=None)
-            self._prepare()
-        except (OSError, sqlite3.Error) as error:
-            raise StoreFailed(
-                f"cannot keep a hub in {directory}: {error}",
-                hint="give a directory of your own that no other hub is using",
-            ) from error
-
-    def _prepare(self) -> None:
-        self.database.execute("PRAGMA locking_mode=EXCLUSIVE")
-        self.database.execute("PRAGMA journal_mode=WAL")
-        self.database.execute("PRAGMA synchronous=NORMAL")
-        version = self.database.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA_VERSION):
-            raise StoreFailed(f"{self.directory} was made by another version of the hub (format {version})")
-        if version == 0:
-            self.database.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT")
-        with self.transaction():  # takes the exclusive lock now rather than at the first upload
-            self.database.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (os.urandom(32),))
-        for leftover in (self.directory / "tmp").iterdir():
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-
-    def close(self) -> None:
-        with self.lock:
-            self.database.close()
-
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        with self.lock:
-            if self.database.in_transaction:
-                yield self.database
-                return
-            self.database.execute("BEGIN IMMEDIATE")
-            try:
-                yield self.database
-            except BaseException:
-                self.database.execute("ROLLBACK")
-                raise
-            self.database.execute("COMMIT")
-
-    def row(self, sql: str, *arguments: object) -> tuple[Any, ...] | None:
-        with self.lock:
-            found: tuple[Any, ...] | None = self.database.execute(sql, arguments).fetchone()
-        return found
-
-    def rows(self, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
-        with self.lock:
-            return self.database.execute(sql, arguments).fetchall()
-
-    @property
-    def secret(self) -> bytes:
-        """The key of this hub's signatures: URLs and tokens stay valid over a restart."""
-        row = self.row("SELECT value FROM meta WHERE key = 'secret'")
-        assert row is not None
-        return bytes(row[0])
-
-    @property
-    def temporary(self) -> Path:
-        return self.directory / "tmp"
 
     # Repos
 
@@ -213,17 +48,11 @@ class Storage:
 
     def repo_of_old_name(self, kind: RepoKind, name: str) -> Repo | None:
         """The repo that once had this name, or has it as an alias."""
-        row = self.row(
-            "SELECT id, r.kind, r.name, private, gated, disabled, created FROM repos r JOIN old_names o ON o.repo = r.id"
-            " WHERE o.kind = ? AND o.name = ?",
-            kind,
-            name,
-        )
+        row = self.row(f"{_REPO} JOIN old_names o ON o.repo = r.id WHERE o.kind = ? AND o.name = ?", kind, name)
         return _repo(row) if row else None
 
     def repos(self, kind: RepoKind) -> list[Repo]:
-        sql = "SELECT id, kind, name, private, gated, disabled, created FROM repos WHERE kind = ? ORDER BY name"
-        return [_repo(row) for row in self.rows(sql, kind)]
+        return [_repo(row) for row in self.rows(f"{_REPO} WHERE kind = ? ORDER BY name", kind)]
 
     def create_repo(self, kind: RepoKind, name: str, *, private: bool = False, author: str = "local") -> Repo:
         """A new repo whose branch `main` holds one empty commit. Raises sqlite3.IntegrityError when the name is taken."""
@@ -291,10 +120,9 @@ class Storage:
         ref = self.resolve_ref(repo, revision)
         row = self.row("SELECT oid FROM refs WHERE repo = ? AND ref = ?", repo.id, ref) if ref else None
         oid = str(row[0]) if row else revision
-        sql = "SELECT oid, tree, parent, title, message, author, time_s FROM commits WHERE repo = ? AND "
-        found = self.row(sql + "oid = ?", repo.id, oid)
+        found = self.row(_COMMIT + "oid = ?", repo.id, oid)
         if found is None and 7 <= len(oid) < 40 and all(c in "0123456789abcdef" for c in oid):
-            found = self.row(sql + "oid LIKE ?", repo.id, f"{oid}%")
+            found = self.row(_COMMIT + "oid LIKE ?", repo.id, f"{oid}%")
         if found is None:
             raise RevisionNotFound(f"no revision {revision} in {repo.name}")
         return Commit(*found)

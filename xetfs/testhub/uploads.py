@@ -21,8 +21,9 @@ from xetfs.testhub.accounts import Accounts
 from xetfs.testhub.hub_paths import Finder, Target
 from xetfs.testhub.messages import Problem, Request, Response, json_response
 from xetfs.testhub.options import HubOptions, HubUrls
+from xetfs.testhub.records import Commit, StoredFile
 from xetfs.testhub.signing import Signer
-from xetfs.testhub.storage import Commit, Storage, StoredFile
+from xetfs.testhub.storage import Storage
 
 COMMIT_BYTES_MAX: Final = 2 * 1024**3
 """The NDJSON of a commit, with plain files in base64; the real Hub takes 1 GB."""

@@ -23,7 +23,9 @@ import numpy.typing as npt
 from xetfs.errors import CorruptData, EntryNotFound
 from xetfs.protocol.hashes import ChunkHash, FileId, MerkleHash, XorbHash, chunk_hash, file_id, xorb_hash
 from xetfs.protocol.xorb import CHUNK_WIRE_BYTES_MAX, XORB_BYTES_MAX, XORB_CHUNKS_MAX, Scheme, decode_chunk, encode_chunk
-from xetfs.testhub.storage import Recent, Storage, StoredFile
+from xetfs.testhub.database import Recent
+from xetfs.testhub.records import StoredFile
+from xetfs.testhub.storage import Storage
 
 Numbers = npt.NDArray[np.int64]
 XORB_WIRE_BYTES_MAX: Final = XORB_BYTES_MAX + 8 * XORB_CHUNKS_MAX
