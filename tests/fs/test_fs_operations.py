@@ -122,7 +122,9 @@ async def test_extended_attributes(operations: Operations, view: FakeRepoView) -
     number = view.at("config.json").number
     assert await operations.listxattr(number, CTX) == [b"user.xetfs.repo", b"user.xetfs.commit"]
     assert await operations.getxattr(number, b"user.xetfs.commit", CTX) == COMMIT.encode()
-    assert await refused(operations.getxattr(number, b"security.selinux", CTX)) == pyfuse3.ENOATTR
+    assert await refused(operations.getxattr(number, b"user.other", CTX)) == pyfuse3.ENOATTR
+    assert await refused(operations.getxattr(number, b"security.selinux", CTX)) == errno.EOPNOTSUPP
+    assert await refused(operations.getxattr(number, b"system.posix_acl_access", CTX)) == errno.EOPNOTSUPP
     assert await refused(operations.getxattr(number, b"user.\xff", CTX)) == pyfuse3.ENOATTR
 
 

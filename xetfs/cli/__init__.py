@@ -7,7 +7,7 @@ mount.py   `xetfs mount`: what the process does that serves; daemon.py: how it g
 umount.py  `xetfs umount`
 hub.py     `xetfs hub serve`
 state.py   where logs and records of running mounts lie
-log.py     how the log looks, and what it must not show
+log.py     how the log looks; redact.py: what it must not show
 
 Importing any of these loads only the standard library and the light modules of ours (errors, settings, names), so that
 `--help` and usage errors are quick; what is heavy is imported by the function that needs it.

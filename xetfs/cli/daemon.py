@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from xetfs.cli.exits import Exit, cause_of, exit_of
+from xetfs.cli.redact import redact
 from xetfs.errors import XetfsError
 
 REPORT_BYTES_MAX: Final = 64 * 1024
@@ -151,10 +152,8 @@ def describe(exc: BaseException) -> tuple[Exit, str]:
     """Exit code and one line for an exception; the traceback of a bug goes to stderr, which may be the log."""
     cause = cause_of(exc)
     if isinstance(cause, XetfsError):
-        return exit_of(cause), _one_line(str(cause))
+        return exit_of(cause), _one_line(redact(str(cause)))
     import traceback
-
-    from xetfs.cli.log import redact
 
     print(redact("".join(traceback.format_exception(exc))), file=sys.stderr, end="")
     return Exit.BUG, _one_line(f"a bug in xetfs: {type(cause).__name__}: {redact(str(cause))}"[:500])

@@ -1,44 +1,20 @@
-"""The log: one line of text per record, `key=value` where there is something to look for, and nothing that is secret.
-
-Rooms keep tokens and signed URLs out of what they log. This is for what slips through, tracebacks included: whatever looks like a
-token, an Authorization header or the query of a URL is cut out of every line before it is written.
-"""
+"""The log: one line of text per record, `key=value` where there is something to look for, and nothing that is secret."""
 
 from __future__ import annotations
 
 import logging
 import logging.handlers
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Final
 
+from xetfs.cli.redact import redact
 from xetfs.errors import InvalidArgument
 
 LOG_BYTES_MAX: Final = 10 * 1024 * 1024
 LOG_FILES_OLD: Final = 2
 """Former log files that are kept; with the current one at most 30 MiB for each mount."""
-
-_SECRETS: Final = (
-    (re.compile(r"hf_[A-Za-z0-9]{4,}"), "hf_…"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[^\s'\",]+"), r"\1 …"),
-    (re.compile(r"(?i)(https?://)[^\s/@'\"]+@"), r"\1…@"),
-    (re.compile(r"(?i)(https?://[^\s?'\"<>]*)\?[^\s'\"<>]*"), r"\1?…"),
-    (
-        re.compile(
-            r"(?i)\b((?:x-amz-|x-xet-)?(?:signature|credential|security-token|access-token|policy|key-pair-id)=)[^\s&'\"]+"
-        ),
-        r"\1…",
-    ),
-)
-
-
-def redact(text: str) -> str:
-    """`text` without tokens, credentials and queries of URLs."""
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
-    return text
 
 
 class RedactingFormatter(logging.Formatter):

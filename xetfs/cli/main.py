@@ -14,6 +14,7 @@ from xetfs import __version__
 from xetfs.cli import hub, mount, umount
 from xetfs.cli.daemon import describe
 from xetfs.cli.exits import Exit, cause_of, table
+from xetfs.cli.redact import redact
 
 COMMANDS: Final = {"mount": mount.add_parser, "umount": umount.add_parser, "hub": hub.add_parser}
 
@@ -22,7 +23,7 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(Exit.USAGE, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+        self.exit(Exit.USAGE, f"{self.prog}: {redact(message)}; see '{self.prog} --help'\n")
 
 
 def build_parser() -> argparse.ArgumentParser:

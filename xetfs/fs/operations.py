@@ -115,6 +115,9 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
+        if not name.startswith(b"user."):
+            # There are no ACLs, labels or capabilities here at all. Told that, ls and others ask once instead of for every file.
+            raise FUSEError(errno.EOPNOTSUPP)
         value = self._view.xattrs(self._view.node(inode)).get(name_from_kernel(name))
         if value is None:
             raise FUSEError(pyfuse3.ENOATTR)

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xetfs.cli.config import Choices, parse_size, settings_from
+from xetfs.errors import InvalidArgument
+from xetfs.settings import Settings
+
+TOKEN = "hf_canaryCanary"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    return {"XDG_CACHE_HOME": str(tmp_path)}
+
+
+def settings(env: Mapping[str, str], **choices: object) -> Settings:
+    return settings_from(Choices(**choices), env)  # type: ignore[arg-type]
+
+
+def token_of(found: Settings) -> str | None:
+    return found.token.reveal() if found.token is not None else None
+
+
+def test_without_anything(home: dict[str, str], tmp_path: Path) -> None:
+    found = settings(home)
+    assert found == Settings(cache_dir=tmp_path / "xetfs")
+    assert (found.endpoint, found.token, found.offline, found.cache_bytes_max) == (
+        "https://huggingface.co",
+        None,
+        False,
+        20 << 30,
+    )
+
+
+def test_the_cache_lies_in_the_home_directory_unless_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert settings({}).cache_dir == tmp_path / ".cache/xetfs"
+    assert settings({"XDG_CACHE_HOME": "relative/is/ignored"}).cache_dir == tmp_path / ".cache/xetfs"
+    monkeypatch.chdir(tmp_path)
+    assert settings({}, cache_dir=Path("here")).cache_dir == tmp_path / "here"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("1024", 1024),
+        ("1k", 1024),
+        ("20G", 20 << 30),
+        ("20Gi", 20 << 30),
+        ("20GiB", 20 << 30),
+        ("20 gb", 20 << 30),
+        ("1.5T", 3 << 39),
+        ("500M", 500 << 20),
+        ("7B", 7),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "-1G", "20X", "1e9", "0x10", "20G20", "1.G", "١G", "20G\n5"])
+def test_what_is_not_a_size(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="not a size"):
+        parse_size(text)
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_a_size_or_refused(text: str) -> None:
+    with contextlib.suppress(InvalidArgument):
+        assert parse_size(text) >= 0
+
+
+def test_a_cache_that_would_only_turn_over(home: dict[str, str]) -> None:
+    assert settings(home, cache_size="64M").cache_bytes_max == 64 << 20
+    with pytest.raises(InvalidArgument, match="too small; at least 64M"):
+        settings(home, cache_size="63M")
+
+
+@pytest.mark.parametrize("text", ["http://127.0.0.1:8000", "https://hub.example", "https://hub.example:8443/", "http://[::1]:80"])
+def test_endpoints(home: dict[str, str], text: str) -> None:
+    assert settings({**home, "HF_ENDPOINT": text}).endpoint == text.rstrip("/")
+
+
+def test_an_empty_variable_says_nothing(home: dict[str, str]) -> None:
+    empty = dict.fromkeys(
+        ["HF_ENDPOINT", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HOME", "HF_HUB_OFFLINE", "HTTPS_PROXY", "SSL_CERT_FILE"], ""
+    )
+    assert settings({**home, **empty}) == settings(home)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hub.example",
+        "ftp://hub",
+        "https://",
+        "https://user:pw@hub",
+        "https://hub/path",
+        "https://hub?x=1",
+        "http://h:99999",
+        "x y",
+    ],
+)
+def test_what_is_not_an_endpoint(home: dict[str, str], text: str) -> None:
+    with pytest.raises(InvalidArgument, match="HF_ENDPOINT") as caught:
+        settings({**home, "HF_ENDPOINT": text})
+    assert "pw" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["1", "on", "YES", "True"])
+@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_offline_by_variable(home: dict[str, str], name: str, text: str) -> None:
+    assert settings({**home, name: text}).offline
+
+
+def test_offline_by_argument_only_when_said(home: dict[str, str]) -> None:
+    assert settings(home, offline=True).offline
+    assert not settings({**home, "HF_HUB_OFFLINE": "0"}).offline
+
+
+# Tokens, in the order in which they count
+
+
+def test_tokens_are_looked_for_in_order(home: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "huggingface").mkdir()
+    env = dict(home)
+
+    def add(name: str, value: str) -> None:
+        env[name] = value
+        assert token_of(settings(env)) == value
+
+    (tmp_path / "huggingface/token").write_text("hf_default\n")
+    assert token_of(settings(env)) == "hf_default"
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/token").write_text(" hf_home ")
+    env["HF_HOME"] = str(tmp_path / "home")
+    assert token_of(settings(env)) == "hf_home"
+    (tmp_path / "path").write_text("hf_path")
+    env["HF_TOKEN_PATH"] = str(tmp_path / "path")
+    assert token_of(settings(env)) == "hf_path"
+    add("HUGGING_FACE_HUB_TOKEN", "hf_old_variable")
+    add("HF_TOKEN", "hf_variable")
+    (tmp_path / "file").write_text("hf_file\r\n")
+    assert token_of(settings(env, token_file=tmp_path / "file")) == "hf_file"
+
+
+def test_found_tokens_can_be_switched_off(home: dict[str, str], tmp_path: Path) -> None:
+    env = {**home, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+    assert settings(env).token is None
+    (tmp_path / "file").write_text(TOKEN)
+    assert token_of(settings(env, token_file=tmp_path / "file")) == TOKEN
+
+
+def test_a_missing_default_file_means_no_token_a_missing_named_one_is_wrong(home: dict[str, str], tmp_path: Path) -> None:
+    assert settings({**home, "HF_TOKEN_PATH": str(tmp_path / "no")}).token is None
+    with pytest.raises(InvalidArgument, match=r"--token-file .*/no does not exist"):
+        settings(home, token_file=tmp_path / "no")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"two words " + TOKEN.encode(), TOKEN.encode() + b"\nmore", b"\xff" + TOKEN.encode(), b"x" * 5000]
+)
+def test_what_is_not_a_token_is_not_shown(home: dict[str, str], tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(InvalidArgument, match="--token-file does not hold a token") as caught:
+        settings(home, token_file=tmp_path / "file")
+    assert TOKEN not in str(caught.value)
+
+
+def test_a_token_that_would_break_a_header(home: dict[str, str]) -> None:
+    with pytest.raises(InvalidArgument, match="HF_TOKEN does not hold a token") as caught:
+        settings({**home, "HF_TOKEN": f"{TOKEN}\r\nX: y"})
+    assert TOKEN not in str(caught.value)
+
+
+def test_a_token_file_that_cannot_be_read(home: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="cannot be read: Is a directory"):
+        settings(home, token_file=tmp_path)
+
+
+def test_settings_do_not_show_the_token(home: dict[str, str]) -> None:
+    assert TOKEN not in repr(settings({**home, "HF_TOKEN": TOKEN}))
+
+
+# Proxy and certificates
+
+
+def test_the_proxy_is_that_of_the_endpoint(home: dict[str, str]) -> None:
+    env = {**home, "HTTPS_PROXY": "http://user:pw@proxy:3128", "http_proxy": "other:80", "NO_PROXY": "a.example, .b.example,"}
+    found = settings(env)
+    assert found.proxy is not None
+    assert found.proxy.reveal() == "http://user:pw@proxy:3128"
+    assert found.no_proxy == ("a.example", ".b.example")
+    plain = settings({**env, "HF_ENDPOINT": "http://hub"})
+    assert plain.proxy is not None
+    assert plain.proxy.reveal() == "http://other:80"
+
+
+def test_all_proxy_counts_last_and_capital_http_proxy_never(home: dict[str, str]) -> None:
+    found = settings({**home, "ALL_PROXY": "proxy:1"})
+    assert found.proxy is not None
+    assert found.proxy.reveal() == "http://proxy:1"
+    assert settings({**home, "HF_ENDPOINT": "http://hub", "HTTP_PROXY": "from-a-header:1"}).proxy is None
+
+
+@pytest.mark.parametrize("text", ["socks5://u:canary@p:1", "https://u:canary@p:1", "http://u:canary@", "http://u:canary@p:99999"])
+def test_a_proxy_that_cannot_be_is_not_shown(home: dict[str, str], text: str) -> None:
+    with pytest.raises(InvalidArgument, match="proxy variable is not usable") as caught:
+        settings({**home, "HTTPS_PROXY": text})
+    assert "canary" not in str(caught.value)
+
+
+def test_certificates(home: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").touch()
+    assert settings({**home, "SSL_CERT_FILE": str(tmp_path / "ca.pem")}).ca_file == tmp_path / "ca.pem"
+    with pytest.raises(InvalidArgument, match="certificates does not exist"):
+        settings({**home, "REQUESTS_CA_BUNDLE": str(tmp_path / "no.pem")})
