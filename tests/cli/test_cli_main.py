@@ -30,7 +30,6 @@ HEAVY = {
     "sqlite3",
     "asyncio",
     "ssl",
-    "logging",
 }
 
 

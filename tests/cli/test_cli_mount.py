@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from command import TOKEN, Command
 
+from xetfs import errors
 from xetfs.cli.exits import EXIT, Exit
 from xetfs.fs import mountpoint as outside
 
@@ -75,27 +76,25 @@ def test_a_log_file_of_ones_own(command: Command, mountpoint: Path) -> None:
     assert "mounted path=" in (command.home / "here.log").read_text()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "RepoNotFound",
-        "RevisionNotFound",
-        "EntryNotFound",
-        "AuthRequired",
-        "AccessDenied",
-        "Unavailable",
-        "RateLimited",
-        "Offline",
-        "CorruptData",
-        "ProtocolViolation",
-        "StoreFailed",
-    ],
-)
-def test_what_cannot_be_opened_is_one_line_and_a_code(command: Command, mountpoint: Path, name: str) -> None:
-    from xetfs import errors
+NOT_OPENED = [
+    errors.RepoNotFound,
+    errors.RevisionNotFound,
+    errors.EntryNotFound,
+    errors.AuthRequired,
+    errors.AccessDenied,
+    errors.Unavailable,
+    errors.RateLimited,
+    errors.Offline,
+    errors.CorruptData,
+    errors.ProtocolViolation,
+    errors.StoreFailed,
+]
 
-    code, output, complaints = command.run("mount", "owner/repo", mountpoint, engine=name)
-    assert code == EXIT[getattr(errors, name)]
+
+@pytest.mark.parametrize("kind", NOT_OPENED, ids=lambda kind: kind.__name__)
+def test_what_cannot_be_opened_is_one_line_and_a_code(command: Command, mountpoint: Path, kind: type[errors.XetfsError]) -> None:
+    code, output, complaints = command.run("mount", "owner/repo", mountpoint, engine=kind.__name__)
+    assert code == EXIT[kind]
     assert output == ""
     assert one_line(complaints) == "xetfs: what happened\n"
     assert outside.mount_at(mountpoint) is None

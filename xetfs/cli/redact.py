@@ -1,7 +1,8 @@
 """Keeping secrets out of what is printed and logged.
 
 Rooms keep tokens and signed URLs out of their messages. This is for what slips through, tracebacks and the user's own typing
-included: whatever looks like a token, an Authorization header or the query of a URL is cut out of every line before it is written.
+included: whatever looks like a token, an Authorization header or the query of a URL is cut out of every line before it is
+written.
 """
 
 from __future__ import annotations
