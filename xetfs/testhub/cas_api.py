@@ -14,12 +14,13 @@ import trio
 
 from xetfs.errors import CorruptData, EntryNotFound, ProtocolViolation
 from xetfs.protocol.hashes import ChunkHash, FileId, MerkleHash, XorbHash, file_id, term_verification_hash
-from xetfs.protocol.proof import build_range_proof
 from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.shard import Shard, ShardXorb, encode_dedup_shard, parse_shard
+from xetfs.testhub.database import Recent
 from xetfs.testhub.messages import Problem, Request, Response, clip_range, json_response, parse_ranges
 from xetfs.testhub.options import HubOptions, HubUrls
 from xetfs.testhub.plans import plan_answer, to_json
+from xetfs.testhub.prooftrees import ProofTree
 from xetfs.testhub.signing import Grant, Signer
 from xetfs.testhub.storage import Storage
 from xetfs.testhub.xetstore import XORB_WIRE_BYTES_MAX, FileRecord, Run, XetStore
@@ -28,6 +29,7 @@ SHARD_BYTES_MAX: Final = 64 * 1024 * 1024
 _FOOTER_BYTES_MAX = 2 * 1024 * 1024
 _DEDUP_MODULUS = 1024
 _PROOF_RANGES_MAX = 1000
+_PROOF_CHUNKS_CACHED = 4_000_000  # some 60 bytes each
 T = TypeVar("T")
 
 
@@ -40,6 +42,8 @@ class CasApi:
         self._signer = signer
         self._options = options
         self._urls = urls
+        self._trees: Recent[FileId, ProofTree] = Recent(_PROOF_CHUNKS_CACHED)
+        self._growing = trio.Lock()
         self._uploads = trio.CapacityLimiter(2)  # each holds one xorb in memory while it is checked
 
     async def answer(self, request: Request) -> Response:
@@ -106,11 +110,14 @@ class CasApi:
                 asked.append(ByteRange(first, end))
         if not asked:
             raise Problem(400, "X-Range-Dirty: nothing of it lies within the file")
-        if len(record.terms) < 64 and sum(end - start for _, start, end in record.terms.tolist()) < 1000:
-            return json_response(build_range_proof(list(self._xet.leaves(record.runs())), asked))
-        return json_response(
-            await trio.to_thread.run_sync(lambda: build_range_proof(list(self._xet.leaves(record.runs())), asked))
-        )
+        tree = self._trees.get(record.id)
+        if tree is None:
+            async with self._growing:  # many ask for the same file at once
+                tree = self._trees.get(record.id)
+                if tree is None:
+                    tree = await trio.to_thread.run_sync(lambda: ProofTree(self._xet.leaves(record.runs())))
+                    self._trees.put(record.id, tree, len(tree))
+        return json_response(tree.prove(asked))
 
     def _dedup(self, request: Request, chunk: ChunkHash) -> Response:
         self._signer.check_token(request, "read")
