@@ -26,7 +26,7 @@ CHUNK_BYTES_MIN: Final = 8 * 1024
 """Shortest chunk that content alone can cut; the last of a file may be shorter."""
 
 _WINDOW = 64  # bytes that the hash depends on
-_BLOCK = 16 * 1024  # bytes hashed at once: with 32 KiB the arrays are fresh from the system each time, at a third of the speed
+_BLOCK = 16 * 1024  # bytes hashed at once: with 32 KiB the arrays are fresh from the system each time, at half the speed
 _CUT_BELOW = np.uint64(1 << 48)
 
 

@@ -142,6 +142,8 @@ def _parse_file(head: _Fields, records: _Records) -> ShardFile:
     name, flags, count, _, _ = head
     if flags & ~(_HAS_VERIFICATION | _HAS_SHA256):
         raise CorruptData(f"a file in a shard has unknown flags {flags:#x}")
+    if count == 0 and name != ZERO_HASH:
+        raise CorruptData("a file in a shard has no terms, and is not the empty one")
     parts = records.take(count)
     proofs = records.take(count) if flags & _HAS_VERIFICATION else []
     terms = []
