@@ -27,8 +27,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-import diskcache
-
 from xetfs import telemetry
 from xetfs.errors import CorruptData, StoreFailed
 from xetfs.protocol.hashes import XorbHash
@@ -41,7 +39,18 @@ from xetfs.store.blocks import DiskBlock, encode_header, open_block
 from xetfs.store.directory import prepare_directory
 from xetfs.store.handles import OpenBlocks
 from xetfs.store.health import Health
-from xetfs.store.index import Index, Row, block_key, is_damage, parse_block_key, record_key, xorb_of_key
+from xetfs.store.index import (
+    INDEX_FAILURES,
+    Index,
+    Row,
+    block_key,
+    is_busy,
+    is_damage,
+    is_full,
+    parse_block_key,
+    record_key,
+    xorb_of_key,
+)
 from xetfs.store.opening import open_index
 from xetfs.store.rawdisk import StoredFile
 from xetfs.store.space import free_for_store
@@ -60,7 +69,7 @@ _BANNED_MAX: Final = 4096
 _PROBE_BYTES: Final = 64 * KIB
 _WRITE_ATTEMPTS: Final = 3
 """An evicted file frees an inode; the folder of the new file may take it."""
-_FAILURES: Final = (OSError, sqlite3.Error, diskcache.Timeout, StoreFailed)
+_FAILURES: Final = (OSError, StoreFailed, *INDEX_FAILURES)
 """What a disk or an index that does not work raises."""
 
 
@@ -274,25 +283,22 @@ class DiskStore:
         size = sum(len(part) for part in parts)
         if not self._make_room(index, size):
             return False
-        stored = self._write_evicting(index, parts, size)
-        try:
-            index.insert(key, stored)
-        except BaseException:
-            index.values.remove(stored.name)
-            raise
+        name, _ = index.values.filename()
+        for last in (*(False,) * (_WRITE_ATTEMPTS - 1), True):
+            try:
+                stored = index.values.write_file(name, parts)
+                try:
+                    index.insert(key, stored)
+                except BaseException:
+                    index.values.remove(name)
+                    raise
+                break
+            except _FAILURES as exc:  # full in spite of what the disk says is free: inodes, quotas, the index itself
+                if last or not is_full(exc) or not self._evict(index, size):
+                    raise
         self._banned.discard(key)
         self._counters.add(telemetry.STORE_WRITTEN_BYTES, size)
         return True
-
-    def _write_evicting(self, index: Index, parts: Sequence[bytes | memoryview], size: int) -> StoredFile:
-        """Write a file. Where a disk is full in spite of what it says is free (inodes, quotas), evict and try again."""
-        for _ in range(_WRITE_ATTEMPTS - 1):
-            try:
-                return index.values.write_file(parts)
-            except OSError as exc:
-                if exc.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._evict(index, size):
-                    raise
-        return index.values.write_file(parts)
 
     def _make_room(self, index: Index, size: int) -> bool:
         """Evict until there is room for `size` bytes. False if the settings forbid it for good, StoreFailed if the disk does."""
@@ -308,17 +314,22 @@ class DiskStore:
 
     def _evict(self, index: Index, amount: int) -> bool:
         """Evict about `amount` bytes of what was used least recently; False if nothing is left."""
-        self._tell_uses(index)
-        keys = index.evict(amount)
-        for key in keys:
-            chunks = parse_block_key(key)
-            if chunks is not None:
-                self._open.remove_key(xorb_of_key(key), chunks)
-        self._counters.add(telemetry.STORE_EVICTED, len(keys))
-        return bool(keys)
+        try:
+            self._tell_uses(index)
+        except INDEX_FAILURES as exc:
+            if not is_full(exc):  # where not even that can be written, evicting goes before knowing what was used last
+                raise
+        evicted = index.evict(amount, self._let_go)
+        self._counters.add(telemetry.STORE_EVICTED, evicted)
+        return evicted > 0
+
+    def _let_go(self, key: str) -> None:
+        chunks = parse_block_key(key)
+        if chunks is not None:
+            self._open.remove_key(xorb_of_key(key), chunks)
 
     def _bytes_max(self, used: int) -> int:
-        """The limit as it is now, given what the store uses: that of the settings, or less so that the disk keeps its free share."""
+        """The limit as it is now: that of the settings, or less so that the disk keeps its free share."""
         return max(
             0, min(self._settings.cache_bytes_max, used + free_for_store(self._directory, self._settings.cache_free_share))
         )
@@ -359,7 +370,7 @@ class DiskStore:
 
     def _failed(self, exc: Exception) -> None:
         """Draw the conclusions from an error of the disk or the index."""
-        if isinstance(exc, diskcache.Timeout) or _is_busy(exc):
+        if is_busy(exc):
             log.debug("the store's index is in use by others: %s", exc)
             self._health.undecided()
         elif is_damage(exc):
@@ -386,7 +397,8 @@ class DiskStore:
         self._make_room(index, 0)
         if self._health.state != "probing":
             return False
-        index.values.remove(index.values.write_file((bytes(_PROBE_BYTES),)).name)
+        name, _ = index.values.filename()
+        index.values.remove(index.values.write_file(name, (bytes(_PROBE_BYTES),)).name)
         index.touch_keys(("",))
         return True
 
@@ -444,8 +456,3 @@ class DiskStore:
 
     def __repr__(self) -> str:
         return f"DiskStore({self._directory}, {self._health!r}, {self._open!r})"
-
-
-def _is_busy(exc: Exception) -> bool:
-    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -15,6 +15,7 @@ kills the process. Rows are checked one by one as they are used (rawdisk.py, blo
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sqlite3
@@ -56,7 +57,13 @@ _SCHEMA_DIGEST: Final = "fd1cad882841802146e19b0dd0cc4bf9a2df8bd8aae8f4c6875e110
 """BLAKE3 of the schema that diskcache 5.6.3 makes."""
 _ROW_BYTES: Final = 300
 """What a row costs in the table and its indexes, roughly."""
+_EVICT_ROWS_MAX: Final = 64
 _BLOCK_KEY: Final = re.compile(r"b/[0-9a-f]{64}/([0-9]{5})-([0-9]{5})", re.ASCII)
+
+INDEX_FAILURES: Final = (sqlite3.Error, UnicodeDecodeError, diskcache.Timeout)
+"""What the calls of an index raise when it does not work; the second when SQLite quotes a damaged schema."""
+_DAMAGE: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG))
+"""A constraint can only fail when table and index disagree."""
 
 KEYS_UP_TO: Final = "SELECT key FROM Cache WHERE key >= ? AND key < ? AND raw = 1 ORDER BY key DESC"
 ROW_OF_KEY: Final = (
@@ -227,31 +234,33 @@ class Index(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
         with self._write(), self.transact():
             self._con.executemany(TOUCH, [(now, key) for key in keys])
 
-    def evict(self, amount: int, rows_max: int = 64) -> list[str]:
-        """Remove the rows that were used least recently, until about `amount` bytes are free or rows_max are gone; at least one.
+    def evict(self, amount: int, let_go: Callable[[str], None]) -> int:
+        """Remove the rows that were used least recently, until about `amount` bytes are free; at least one, at most 64.
 
         Files go before their rows: a row without a file is a miss, and on a full disk a row can only go when a file has.
-        Returns the keys, none when there is nothing left to evict. At rows_max there may be more to do.
+        let_go: called with each key before its file goes, so that no open handle keeps the file's space. Returns how many rows.
         """
         victims = []
         with self._write(), self.transact():
-            for rowid, key, filename, size, inline in self._sql(OLDEST, (rows_max,)).fetchall():
+            for rowid, key, filename, size, inline in self._sql(OLDEST, (_EVICT_ROWS_MAX,)).fetchall():
                 victims.append((rowid, key, filename))
                 amount -= max(size if type(size) is int else 0, 0) + (inline or 0) + _ROW_BYTES
                 if amount <= 0:
                     break
-            for _, _, filename in victims:
+            for _, key, filename in victims:
+                if type(key) is str:
+                    let_go(key)
                 self.values.remove(filename)
             self._con.executemany("DELETE FROM Cache WHERE rowid = ?", [(rowid,) for rowid, _, _ in victims])
-        return [key if type(key) is str else "" for _, key, _ in victims]
+        return len(victims)
 
     def used_bytes(self) -> int:
         """What counts against the limit: value files, and the database. Files that no row names are not known here."""
-        with self._write():
+        with self._write(), _sums():
             return int(self.volume())
 
     def rows_count(self) -> int:
-        with self._write():
+        with self._write(), _sums():
             return len(self)
 
     def recount(self) -> None:
@@ -275,6 +284,15 @@ class Index(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
         raise TypeError("an Index cannot be pickled")
 
 
+@contextmanager
+def _sums() -> Iterator[None]:
+    """diskcache takes it that its sums are there and are numbers."""
+    try:
+        yield
+    except (TypeError, ValueError) as exc:
+        raise UnusableIndex("its sums are not numbers") from exc
+
+
 def check_index(path: Path) -> None:
     """Refuse a database that diskcache could not have made with our settings. Raises UnusableIndex."""
     connection = _connect(path)
@@ -287,8 +305,8 @@ def check_index(path: Path) -> None:
         settings = dict(connection.execute("SELECT key, value FROM Settings LIMIT 100").fetchall())
     finally:
         connection.close()
-    sums = [settings.pop(name, 0) for name in sorted(_METADATA)]
-    if any(type(value) is not int or not 0 <= value < 2**62 for value in sums) or not settings.items() <= _SETTINGS.items():
+    sums = [settings.pop(name, None) for name in sorted(_METADATA)]
+    if any(type(value) is not int or not 0 <= value < 2**62 for value in sums) or settings != _SETTINGS:
         raise UnusableIndex("its settings are not those of an index")
 
 
@@ -298,17 +316,38 @@ def schema_digest(connection: sqlite3.Connection) -> str | None:
     return blake3(repr(rows).encode()).hexdigest() if rows else None
 
 
-def is_damage(exc: BaseException | None) -> bool:
-    """Whether an error says that the database, rather than the disk, is broken. Looks at what led to it as well: diskcache rolls
-    back after an error, and that can fail in turn."""
+def is_damage(exc: BaseException) -> bool:
+    """Whether an error says that the database, rather than the disk, is broken."""
+    return any(
+        isinstance(each, (UnusableIndex, UnicodeDecodeError))
+        or _code(each) in _DAMAGE
+        or (_code(each) == sqlite3.SQLITE_ERROR and "no such" in str(each))
+        for each in _chain(exc)
+    )
+
+
+def is_busy(exc: BaseException) -> bool:
+    """Whether an error says that another process holds the database."""
+    return any(_code(each) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) for each in _chain(exc))
+
+
+def is_full(exc: BaseException) -> bool:
+    """Whether an error says that the disk, a quota or the inodes are full."""
+    return any(
+        _code(each) == sqlite3.SQLITE_FULL or (isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT))
+        for each in _chain(exc)
+    )
+
+
+def _chain(exc: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it: diskcache tells of a failed rollback, or of a timeout, in place of what went wrong."""
     while exc is not None:
-        if isinstance(exc, UnusableIndex):
-            return True
-        code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or (code == sqlite3.SQLITE_ERROR and "no such" in str(exc)):
-            return True
+        yield exc
         exc = exc.__context__
-    return False
+
+
+def _code(exc: BaseException) -> int:
+    return int(getattr(exc, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -6,13 +6,12 @@ import contextlib
 import logging
 import os
 import shutil
-import sqlite3
 import stat
 from pathlib import Path
 from typing import Final
 
 from xetfs.store.directory import directory_lock
-from xetfs.store.index import DATABASE, Index, UnusableIndex, is_damage
+from xetfs.store.index import DATABASE, INDEX_FAILURES, Index, UnusableIndex, is_damage
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ def open_index(directory: Path, *, set_aside: bool) -> Index:
         try:
             _check_files(directory)
             return Index(directory)
-        except (sqlite3.Error, UnusableIndex) as exc:
+        except INDEX_FAILURES as exc:
             if not is_damage(exc):
                 raise
             _set_aside(directory, str(exc))

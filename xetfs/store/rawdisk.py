@@ -72,9 +72,11 @@ class RawDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
         name = f"{digits[:2]}/{digits[2:]}.val"
         return name, os.path.join(self._directory, name)
 
-    def write_file(self, parts: Sequence[bytes | memoryview]) -> StoredFile:
-        """Write a new value file from buffers that follow each other; nothing is left behind when it fails. Raises OSError."""
-        name, _ = self.filename()
+    def write_file(self, name: str, parts: Sequence[bytes | memoryview]) -> StoredFile:
+        """Write a new value file, of a name that `filename` made, from buffers that follow each other.
+
+        No file is left behind when it fails. Raises OSError.
+        """
         folder, file = name.split("/")
         with contextlib.suppress(FileExistsError):
             os.mkdir(os.path.join(self._directory, folder), 0o700)
