@@ -206,6 +206,28 @@ async def test_without_proofs_auto_serves_and_proof_refuses(cas: FakeCas, make_f
             await read(bench, file, 0, 5000)
 
 
+async def test_a_proof_does_not_miss_what_is_forgotten_while_it_is_asked_for(cas: FakeCas, make_file: MakeFile) -> None:
+    file = make_file(60)
+    async with open_bench(cas) as bench:
+        reader = bench.reader(file)
+        await reader.read(ByteRange(500_000, 1_000_000))
+        known = reader.map.runs()
+        results = []
+
+        async def read_around() -> None:
+            results.append(bytes(await reader.read(ByteRange(300_000, 510_000))))
+
+        cas.gate = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_around)
+            await trio.testing.wait_all_tasks_blocked()
+            for run in known:
+                reader.map.forget(ByteRange(run.start, run.end))
+            cas.gate.set()
+        assert results == [file.content[300_000:510_000]]
+        assert bench.counters["reader.corrupt_windows"] == 0
+
+
 async def test_what_was_learnt_outlives_the_reader(cas: FakeCas, make_file: MakeFile) -> None:
     file = make_file(60)
     store = MemoryStore(Counters())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from array import array
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -82,7 +83,7 @@ def test_a_map_knows_what_it_was_told(history: tuple[Chunks, list[tuple[str, int
         }
         gaps = file_map.gaps(ByteRange(0, chunks.size), level)
         assert {offset for gap in gaps for offset in range(gap.start, gap.end)} == missing
-        assert all(before.end < after.start for before, after in zip(gaps, gaps[1:], strict=False))
+        assert all(before.end < after.start for before, after in pairwise(gaps))
     again = FileMap(chunks.size)
     again.add(decode_runs(encode_runs(file_map.runs()), chunks.size))
     assert encode_runs(again.runs()) == encode_runs(file_map.runs())

@@ -116,11 +116,14 @@ class XetSource:
         if self._cas.proofless and self._verify == "auto":
             return await self._load_unproven(span, known, urgency, on_covered)
         asked = ByteRange(span.start, min(span.end + SLACK_BYTES, self._size))
+        # What is known now, kept apart: while this waits, others may forget in `known` what is no longer held.
+        scratch = FileMap(self._size)
+        scratch.add(known.within(asked))
         with ExitStack() as joined:
             proving: Flight[RangeProof] = Flight(self._nursery, partial(self._cas.range_proof, self._file, span))
             proving.join()
             joined.callback(proving.leave)
-            parts = self._start_parts(known.gaps(asked), Level.CLAIMED, urgency, joined)
+            parts = self._start_parts(scratch.gaps(asked), Level.CLAIMED, urgency, joined)
             try:
                 proof = await proving.wait()
             except EntryNotFound as exc:
@@ -131,10 +134,11 @@ class XetSource:
             on_covered(window)
             for part in parts:
                 await part.planned.wait()
-            rest = _subtract(known.gaps(window), [part.covered for part in parts])
+            scratch.add(known.within(window))
+            rest = _subtract(scratch.gaps(window), [part.covered for part in parts])
             parts += self._start_parts(rest, Level.CLAIMED, urgency, joined)
             runs = [run for part in parts for run in await part.flight.wait()]
-        return await self._prove(proof, window, known, runs)
+        return await self._prove(proof, window, known, scratch, runs)
 
     async def _do_without_proof(self, parts: Sequence[_Part], why: str) -> list[Run]:
         """The runs of the parts as far as framing vouches for them. Raises ProtocolViolation if that is not enough."""
@@ -144,21 +148,20 @@ class XetSource:
         runs = [run for part in parts for run in await part.flight.wait()]
         return [replace(run, level=Level.FRAMING) for run in runs]
 
-    async def _prove(self, proof: RangeProof, window: ByteRange, known: FileMap, runs: Sequence[Run]) -> list[Run]:
-        """Check the chunks of a window against its proof: those just fetched, and those that were known before.
+    async def _prove(
+        self, proof: RangeProof, window: ByteRange, known: FileMap, scratch: FileMap, runs: Sequence[Run]
+    ) -> list[Run]:
+        """Check the chunks of a window against its proof: those just fetched, and those that were known before (scratch).
 
-        Returns them as proven runs, and what `runs` has beyond the window as it was. When the proof fails, the blocks and claims
-        under the
-        window are dropped, so that another attempt fetches them anew; then raises CorruptData.
+        Returns them as proven runs, and what goes beyond the window as it was. When the proof fails, the blocks and claims under
+        the window are dropped, so that another attempt fetches them anew; then raises CorruptData.
         """
-        scratch = FileMap(self._size)
+        doubtful = [run for run in (*scratch.within(window), *runs) if run.level < Level.FILE]
         try:
-            scratch.add(known.within(window))
             scratch.add(runs)
             chunks = list(_chunks(scratch, window))
             await trio.to_thread.run_sync(verify_range, proof, self._file, self._size, [chunks])
         except CorruptData:
-            doubtful = [run for run in (*known.within(window), *runs) if run.level < Level.FILE]
             for run in doubtful:
                 known.forget(ByteRange(run.start, run.end))
                 await self._shelf.drop_chunks(run.xorb, run.chunks)
