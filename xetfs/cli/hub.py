@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +60,11 @@ async def _serve(directory: Path, ports: tuple[int, int, int]) -> None:
     def announce(hub: TestHub) -> None:
         print(f"export HF_ENDPOINT={hub.endpoint}", flush=True)
 
-    async def end_on_signal(scope: trio.CancelScope) -> None:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for _ in signals:
-                scope.cancel()
-                return
+    async def end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        async for _ in signals:
+            scope.cancel()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(end_on_signal, nursery.cancel_scope)
-        await serve_hub(directory, ports=ports, on_ready=announce)
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end_on_signal, signals, nursery.cancel_scope)
+            await serve_hub(directory, ports=ports, on_ready=announce)
