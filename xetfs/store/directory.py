@@ -31,8 +31,9 @@ def prepare_directory(path: Path) -> None:
     if os.path.expandvars(path) != str(path):  # diskcache would expand it and use another directory
         raise StoreFailed(f"the cache directory's name contains a variable: {path}", hint="write out the name with --cache-dir")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
+        for made in (*reversed(path.parents), path):  # mkdir(parents=True) would leave the parents' modes to the umask
+            if made == path or not made.exists():
+                made.mkdir(mode=0o700, exist_ok=True)
     except FileExistsError:
         raise StoreFailed(f"the cache directory is not a directory: {path}", hint="name another with --cache-dir") from None
     except OSError as exc:

@@ -66,6 +66,8 @@ RECORD_INLINE_BYTES_MAX: Final = 16 * KIB
 _CANDIDATES_MAX: Final = 16
 """Blocks that `find` tries for one chunk; when so many are bad, the next find goes on."""
 _BANNED_MAX: Final = 4096
+_INDEX_GROWTH_BYTES: Final = 32 * KIB
+"""What a new row may add to the database at once: a page in the table and in each of its indexes, and their parents."""
 _PROBE_BYTES: Final = 64 * KIB
 _WRITE_ATTEMPTS: Final = 3
 """An evicted file frees an inode; the folder of the new file may take it."""
@@ -126,7 +128,7 @@ class DiskStore:
                     self._touched.add(key)
                     return block
         except _FAILURES as exc:
-            self._failed(exc)
+            self._failed(exc, index)
         return None
 
     def _open_row(self, index: Index, row: Row | None, xorb: XorbHash) -> DiskBlock | None:
@@ -165,7 +167,7 @@ class DiskStore:
             if index.delete_row(row):
                 return
         except _FAILURES as exc:
-            self._failed(exc)
+            self._failed(exc, index)
         if len(self._banned) < _BANNED_MAX:
             self._banned.add(row.key)
 
@@ -176,7 +178,7 @@ class DiskStore:
         try:
             return [chunks for key, chunks in index.ranges(xorb) if key not in self._banned]
         except _FAILURES as exc:
-            self._failed(exc)
+            self._failed(exc, index)
             return ()
 
     def put(self, block: XorbBlock) -> None:
@@ -200,7 +202,7 @@ class DiskStore:
             if row is not None and (not isinstance(block, DiskBlock) or row.filename == block.name):
                 self._forget(index, row)
         except _FAILURES as exc:
-            self._failed(exc)
+            self._failed(exc, index)
 
     # Records
 
@@ -224,7 +226,7 @@ class DiskStore:
                 self._forget(index, row)
                 return None
         except _FAILURES as exc:
-            self._failed(exc)
+            self._failed(exc, index)
             return None
         self._touched.add(row_key)
         return value
@@ -304,12 +306,13 @@ class DiskStore:
         """Evict until there is room for `size` bytes. False if the settings forbid it for good, StoreFailed if the disk does."""
         used = index.used_bytes()
         limit = self._bytes_max(used)
-        if size > self._settings.cache_bytes_max:
+        if size + _INDEX_GROWTH_BYTES > self._settings.cache_bytes_max:
             return False
+        size += _INDEX_GROWTH_BYTES if size else 0
         while size + used > limit:
-            was = used
-            if not self._evict(index, size + used - limit) or (used := index.used_bytes()) >= was:
+            if not self._evict(index, size + used - limit):
                 raise StoreFailed(f"no room for {size} bytes: the disk is short of free space")
+            used = index.used_bytes()  # other processes put and evict as well
         return True
 
     def _evict(self, index: Index, amount: int) -> bool:
@@ -368,9 +371,11 @@ class DiskStore:
             self._banned.clear()
             return self._index
 
-    def _failed(self, exc: Exception) -> None:
-        """Draw the conclusions from an error of the disk or the index."""
-        if is_busy(exc):
+    def _failed(self, exc: Exception, index: Index | None = None) -> None:
+        """Draw the conclusions from an error of the disk or the index; none if another index has taken its place meanwhile."""
+        if index is not None and index is not self._index:
+            log.debug("an index that was replaced failed: %s", exc)
+        elif is_busy(exc):
             log.debug("the store's index is in use by others: %s", exc)
             self._health.undecided()
         elif is_damage(exc):
@@ -411,7 +416,7 @@ class DiskStore:
             removed = remove_strays(index.values, index.file_names(), age_s=age_s, stopped=self._closing.is_set)
             index.recount()
         except _FAILURES as exc:
-            self._failed(exc)
+            self._failed(exc, index)
             return 0
         if removed:
             log.info("removed files that the store's index does not name files=%d", removed)

@@ -42,10 +42,12 @@ class Health:
             return self.state == "ok"
 
     def failed(self, failure: str) -> None:
+        """Something did not work. While failing that is no news, and does not put off the next try."""
         with self._lock:
             was, self.state = self.state, "failing"
             self.failure = failure
-            self._retry_at = self._clock() + PROBE_INTERVAL_S
+            if was != "failing":
+                self._retry_at = self._clock() + PROBE_INTERVAL_S
         if was == "ok":
             log.warning("the store does not work, going on without it: %s", failure)
 
