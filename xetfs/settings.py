@@ -77,7 +77,8 @@ class Settings:
     connections_max: int = 32
     """Connections to one origin. At 40 ms and 25 MB/s each, a 250 MB/s link needs about 14."""
     proxy: Secret | None = None
-    """HTTP proxy (`http://[user:password@]host:port`) for every origin but those of `no_proxy`; a secret, as it may hold a password."""
+    """HTTP proxy (`http://[user:password@]host:port`) for every origin but those of `no_proxy`; a secret, as it may hold a
+    password."""
     no_proxy: tuple[str, ...] = ()
     """Hosts, and with a leading dot domains, that are reached without the proxy. Loopback hosts always are."""
     ca_file: Path | None = None

@@ -21,6 +21,7 @@ from xetfs.errors import CorruptData
 from xetfs.protocol.codec import EXPANSION_MAX, Decompressor, choose_scheme, compress
 from xetfs.protocol.codec import Scheme as Scheme
 from xetfs.protocol.hashes import ChunkHash, XorbHash, chunk_hash, xorb_hash
+from xetfs.protocol.memory import new_buffer
 from xetfs.protocol.ranges import ChunkRange
 
 HEADER_BYTES: Final = 8
@@ -133,7 +134,7 @@ def decode_block(xorb: XorbHash, chunks: ChunkRange, wire: memoryview) -> XorbBl
     offsets = [0]
     for record in records:
         offsets.append(offsets[-1] + record.length)
-    out = memoryview(bytearray(offsets[-1]))
+    out = new_buffer(offsets[-1])
     decompressor, hashes = Decompressor(), []
     for place, record in enumerate(records):
         target = out[offsets[place] : offsets[place + 1]]

@@ -91,11 +91,10 @@ class Fetcher:
         await self._shelf.budget.acquire(size, urgency)
         buffer = self._buffers.take(size)
         try:
-            view = memoryview(buffer)
             parts = []
             at = 0
             for block in group:
-                parts.append((block.info.bytes, view[at : at + len(block.info.bytes)]))
+                parts.append((block.info.bytes, buffer[at : at + len(block.info.bytes)]))
                 at += len(block.info.bytes)
             await cas.fetch(url, parts)
             wires = [part for _, part in parts]

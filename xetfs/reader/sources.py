@@ -19,6 +19,7 @@ from xetfs import telemetry
 from xetfs.errors import CorruptData
 from xetfs.hub.client import HubClient
 from xetfs.protocol.hashes import MerkleHash, XorbHash, chunk_hash
+from xetfs.protocol.memory import new_buffer
 from xetfs.protocol.names import CommitId, RepoId
 from xetfs.protocol.ranges import ByteRange, ChunkRange
 from xetfs.protocol.reconstruction import Term
@@ -119,11 +120,10 @@ class PlainSource:
         covered = layout.covered
         await self._shelf.budget.acquire(len(covered), urgency)
         try:
-            data = bytearray(len(covered))
+            data = new_buffer(len(covered))
             for last in (False, True):
-                view = memoryview(data)
-                await self._hub.fetch_file(self._repo, self._commit, self._entry.path, covered, self._entry.size, view)
-                if not self._whole or not self._entry.oid or await trio.to_thread.run_sync(_git_oid, view) == self._entry.oid:
+                await self._hub.fetch_file(self._repo, self._commit, self._entry.path, covered, self._entry.size, data)
+                if not self._whole or not self._entry.oid or await trio.to_thread.run_sync(_git_oid, data) == self._entry.oid:
                     break
                 self._counters.add(telemetry.READER_CORRUPT_WINDOWS)
                 if last:
@@ -131,7 +131,7 @@ class PlainSource:
                 log.warning("corrupt data, fetching again repo=%s path=%r", self._repo, self._entry.path)
         finally:
             self._shelf.budget.release(len(covered))
-        for block in await trio.to_thread.run_sync(_cut, layout, memoryview(data).toreadonly()):
+        for block in await trio.to_thread.run_sync(_cut, layout, data.toreadonly()):
             self._shelf.add(block)
 
 
