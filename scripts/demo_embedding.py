@@ -107,9 +107,8 @@ def compare(endpoint: str, mount: Path, original: Path) -> bool:
     mounted = embed(mount, SENTENCE)
     all_s = time.perf_counter() - began
     print(f'  embedding of "{SENTENCE}"')
-    print(
-        f"    through the mount:      [{_numbers(mounted)}, …] after {all_s:.2f} s, {_share(_fetched(endpoint) - fetched_before, size)}"
-    )
+    both = _share(_fetched(endpoint) - fetched_before, size)
+    print(f"    through the mount:      [{_numbers(mounted)}, …] after {all_s:.2f} s, {both}")
     plain = embed(original, SENTENCE)
     print(f"    from the original file: [{_numbers(plain)}, …]")
     equal = bool(np.array_equal(mounted, plain))
