@@ -11,7 +11,6 @@ from trio.testing import wait_all_tasks_blocked
 from xetfs.errors import Unavailable
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.budget import Budget, Urgency
-from xetfs.reader.buffers import BufferPool
 from xetfs.reader.flights import Flight
 from xetfs.reader.prefetch import Prefetcher
 from xetfs.settings import KIB, MIB
@@ -104,15 +103,6 @@ async def test_the_budget_reclaims_before_it_makes_wait() -> None:
     budget.add(10)
     await budget.acquire(4, Urgency(demand=False))
     assert (freed, budget.held) == ([4], 10)
-
-
-@given(st.integers(1, 4 * MIB))
-def test_buffers_are_large_enough_and_come_again(size: int) -> None:
-    pool = BufferPool(64 * MIB)
-    buffer = pool.take(size)
-    assert size <= len(buffer) <= max(64 * KIB, size * 3 // 2)
-    pool.give(buffer)
-    assert pool.take(size) is buffer
 
 
 def make_prefetcher(size: int = 1 << 30) -> Prefetcher:

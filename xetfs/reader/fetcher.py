@@ -19,11 +19,11 @@ import trio
 
 from xetfs.cas.client import CasClient
 from xetfs.protocol.hashes import XorbHash
+from xetfs.protocol.memory import new_buffer
 from xetfs.protocol.ranges import ChunkRange
 from xetfs.protocol.reconstruction import SignedUrl
 from xetfs.protocol.xorb import XorbBlock, decode_block
 from xetfs.reader.budget import Urgency
-from xetfs.reader.buffers import BufferPool
 from xetfs.reader.flights import Flight
 from xetfs.reader.planner import BlockFetch
 from xetfs.reader.shelf import Shelf
@@ -42,7 +42,6 @@ class Fetcher:
         self._shelf = shelf
         self._flights: dict[_Key, Flight[None]] = {}
         self._threads = trio.CapacityLimiter(settings.worker_threads)
-        self._buffers = BufferPool(settings.memory_bytes_max // 8)
 
     async def fetch(self, cas: CasClient, plan: dict[SignedUrl, list[BlockFetch]], urgency: Urgency) -> None:
         """Bring the blocks of a plan onto the shelf.
@@ -89,8 +88,8 @@ class Fetcher:
     async def _fly(self, cas: CasClient, url: SignedUrl, group: Sequence[BlockFetch], urgency: Urgency) -> None:
         size = sum(len(block.info.bytes) for block in group)
         await self._shelf.budget.acquire(size, urgency)
-        buffer = self._buffers.take(size)
         try:
+            buffer = new_buffer(size)
             parts = []
             at = 0
             for block in group:
@@ -101,7 +100,6 @@ class Fetcher:
             for decoded in await trio.to_thread.run_sync(_decode, group, wires, limiter=self._threads):
                 self._shelf.add(decoded)
         finally:
-            self._buffers.give(buffer)
             self._shelf.budget.release(size)
 
 
