@@ -224,7 +224,7 @@ def test_a_bad_block_that_cannot_be_removed_is_passed_over(
     os.truncate(file, 5000)
     subprocess.run(["mount", "--bind", disk, disk], check=True)
     remount(disk, "ro")
-    index = store._index
+    index = store._backing.index
     assert index is not None
     monkeypatch.setattr(index, "transact", failing(errno.EROFS))
     for _ in range(3):
@@ -367,7 +367,7 @@ def test_an_index_locked_by_others_is_a_miss_and_no_failure_of_the_disk(
 ) -> None:
     store = open_store()
     store.put(make_block(1))
-    index = store._index
+    index = store._backing.index
     assert index is not None
     index._con.execute("PRAGMA busy_timeout = 1")
     other = sqlite3.connect(tmp_path / "cache" / "cache.db", isolation_level=None)

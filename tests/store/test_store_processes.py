@@ -120,7 +120,7 @@ def test_a_store_notices_that_another_process_began_a_new_index(tmp_path: Path, 
     other = start(
         tmp_path / "cache",
         """
-        store._damaged = True
+        store._backing.damaged = True
         store.put(make_block(2))
         store.close()
         """,

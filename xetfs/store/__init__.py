@@ -8,6 +8,10 @@ rawdisk.py     diskcache's Disk without any way to pickle
 index.py       the index, budget and eviction: diskcache on SQLite, made safe against hostile rows
 health.py      when the disk fails, and when it is tried again
 sweep.py       removing files that no row of the index names
+records.py     the form of a record's value
+opening.py     opening the index, setting aside one that cannot be used
+space.py       how much of the disk may be taken
+backing.py     the index as it is now, the budget, and what is done when the disk fails
 disk.py        DiskStore
 memory.py      MemoryStore, for tests and for machines without a disk to spare
 """
