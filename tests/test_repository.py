@@ -1,0 +1,235 @@
+"""The house is in order: rooms import one way, few speak or know FUSE, what is documented exists, and the other way round."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from xetfs import errors
+from xetfs.cli.exits import EXIT, MEANING
+from xetfs.fs.errno import ERRNO
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "xetfs"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+GROUND = {"errors", "settings", "telemetry", "__init__"}
+ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "settings": set(),
+    "telemetry": set(),
+    "__init__": set(),
+    "protocol": set(),
+    "net": {"protocol"},
+    "hub": {"net", "protocol"},
+    "cas": {"net", "protocol"},
+    "store": {"protocol"},
+    "reader": {"cas", "hub", "store", "protocol"},
+    "repo": {"hub", "cas", "store", "reader", "net", "protocol"},
+    "fs": {"repo", "reader", "protocol"},
+    "testhub": {"protocol"},
+    "cli": {"protocol", "net", "hub", "cas", "store", "reader", "repo", "fs", "testhub"},
+    "__main__": {"cli"},
+}
+"""Which rooms a room may import. All may import `errors`, and all but `protocol` also `settings` and `telemetry`; of `settings` it
+may know `Secret`, as tokens are parsed there."""
+
+PROTOCOL_FOREIGN = {"blake3", "lz4", "numpy"}
+IMPORTED_BY_ONE = {
+    "pyfuse3": {"fs"},
+    "httpx": {"net"},
+    "httpcore": {"net"},
+    "h11": {"testhub", "net"},
+    "diskcache": {"store"},
+    "argparse": {"cli", "testhub"},
+}
+"""Foreign packages that only some rooms know."""
+
+
+@cache
+def tracked() -> tuple[Path, ...]:
+    command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    return tuple(ROOT / name for name in listed.split("\0") if name and (ROOT / name).exists())
+
+
+def room_of(module: Path) -> str:
+    first = module.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported(module: Path) -> Iterator[str]:
+    """Dotted names that a module imports, those for type checking only included."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=name, names=names, level=level):
+                assert level == 0, f"{module} imports relatively"
+                yield from (f"{name}.{alias.name}" for alias in names)
+
+
+def called(module: Path) -> set[str]:
+    return {ast.unparse(node.func) for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Call)}
+
+
+def attributes(module: Path) -> set[str]:
+    return {ast.unparse(node) for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Attribute)}
+
+
+def module_id(module: Path) -> str:
+    return str(module.relative_to(ROOT))
+
+
+def leaves(kind: type[errors.XetfsError]) -> Iterator[type[errors.XetfsError]]:
+    below = kind.__subclasses__()
+    if not below:
+        yield kind
+    for inner in below:
+        yield from leaves(inner)
+
+
+# --- rooms
+
+
+def test_every_room_is_known() -> None:
+    assert {room_of(module) for module in MODULES} == set(ROOMS)
+
+
+def test_rooms_form_no_cycle() -> None:
+    done: set[str] = set()
+    while len(done) < len(ROOMS):
+        ready = {room for room, below in ROOMS.items() if room not in done and below <= done}
+        assert ready, f"a cycle among {set(ROOMS) - done}"
+        done |= ready
+
+
+@pytest.mark.parametrize("module", MODULES, ids=module_id)
+def test_a_module_imports_only_from_rooms_below(module: Path) -> None:
+    room = room_of(module)
+    allowed = ROOMS[room] | ({"errors"} if room == "protocol" else GROUND) | {room}
+    names = set(imported(module)) - ({"xetfs.settings.Secret"} if room == "protocol" else set())
+    rooms = {name.split(".")[1] for name in names if name.startswith("xetfs.")}
+    packages = {item.name.removesuffix(".py") for item in PACKAGE.iterdir()}
+    assert (rooms & packages) - allowed == set()
+
+
+@pytest.mark.parametrize("module", MODULES, ids=module_id)
+def test_foreign_packages_stay_in_their_rooms(module: Path) -> None:
+    room = room_of(module)
+    packages = {name.split(".")[0] for name in imported(module)}
+    for package, rooms in IMPORTED_BY_ONE.items():
+        assert package not in packages or room in rooms, f"{package} is for {rooms}"
+    assert not packages & {"asyncio", "anyio", "pickle", "huggingface_hub", "hf_xet"}
+    if room == "protocol":
+        foreign = {name for name in packages if name not in sys.stdlib_module_names} - {"xetfs"}
+        assert foreign <= PROTOCOL_FOREIGN
+
+
+@pytest.mark.parametrize("module", MODULES, ids=module_id)
+def test_only_the_command_line_prints_and_reads_argv_and_environment(module: Path) -> None:
+    if room_of(module) == "cli" or module == PACKAGE / "testhub" / "__main__.py":
+        return
+    assert "print" not in called(module)
+    assert "input" not in called(module)
+    assert not attributes(module) & {"sys.argv", "sys.stdout", "sys.stderr", "os.getenv"}
+    written_for_a_child = {"{**os.environ, 'LC_ALL': 'C'}"}
+    if "os.environ" in attributes(module):
+        assert any(ast.unparse(node) in written_for_a_child for node in ast.walk(ast.parse(module.read_text())))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=module_id)
+def test_a_module_says_what_it_is(module: Path) -> None:
+    assert module.stat().st_size == 0 or ast.get_docstring(ast.parse(module.read_text())), "no docstring"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=module_id)
+def test_nothing_is_left_to_do_and_nothing_swallowed(module: Path) -> None:
+    text = module.read_text()
+    assert not re.search(r"\b(TODO|FIXME|XXX|NotImplementedError)\b", text)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"bare except in line {node.lineno}"
+            names = {ast.unparse(part) for part in ast.walk(node.type) if isinstance(part, ast.Name)}
+            silent = all(isinstance(statement, ast.Pass) for statement in node.body)
+            assert not (silent and names & {"Exception", "BaseException"}), f"errors vanish in line {node.lineno}"
+
+
+# --- tests
+
+
+def test_tests_do_not_sleep_to_wait() -> None:
+    for module in tracked():
+        if module.suffix == ".py" and "tests" in module.relative_to(ROOT).parts:
+            assert "time.sleep" not in called(module), module
+
+
+def test_file_names_of_tests_are_unique() -> None:
+    names = [module.name for module in tracked() if module.name.startswith("test_") and module.suffix == ".py"]
+    assert sorted(names) == sorted(set(names))
+
+
+# --- the repository
+
+
+def test_scripts_are_executable_and_stop_at_the_first_error() -> None:
+    scripts = [path for path in tracked() if path.parent.name in ("scripts", ".ci") and path.suffix == ""]
+    assert {path.name for path in scripts} >= {"setup", "demo", "test", "check", "run"}
+    for script in scripts:
+        assert script.stat().st_mode & 0o111 == 0o111, script
+        text = script.read_text()
+        assert text.startswith("#!/usr/bin/env bash\n"), script
+        assert "set -euo pipefail" in text, script
+
+
+def test_no_machine_and_no_registry_is_named() -> None:
+    """Paths of whoever wrote it, and hosts of package registries, are of no use to whoever reads it."""
+    forbidden = re.compile(r"/work/|/root/|/home/\w+/|index-url|pypi\.org|pythonhosted|find-links")
+    for path in tracked():
+        if path.suffix in (".py", ".md", ".toml", ".yml", "") and path != Path(__file__):
+            found = forbidden.search(path.read_text())
+            assert found is None, f"{path}: {found and found.group()}"
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for page in tracked():
+        if page.suffix == ".md":
+            for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+                if "://" not in target:
+                    assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+# --- what is documented
+
+
+def test_every_leaf_error_has_an_errno_and_an_exit_code() -> None:
+    for kind in leaves(errors.XetfsError):
+        assert kind in ERRNO, kind
+        assert kind in EXIT, kind
+
+
+def test_the_readme_lists_every_exit_code() -> None:
+    rows = re.findall(r"^\| (\d+) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert {int(row) for row in rows} >= {int(code) for code in MEANING}
+
+
+def test_the_semantics_list_every_errno() -> None:
+    import errno
+
+    text = (ROOT / "docs" / "semantics.md").read_text()
+    for number in set(ERRNO.values()):
+        assert f"`{errno.errorcode[number]}`" in text
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    named = set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "semantics.md").read_text()))
+    assert named
+    for path, function in named:
+        assert re.search(rf"\bdef {function}\(", (ROOT / path).read_text()), f"{path}::{function}"
