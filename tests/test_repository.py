@@ -38,8 +38,8 @@ ROOMS: dict[str, set[str]] = {
     "cli": {"protocol", "net", "hub", "cas", "store", "reader", "repo", "fs", "testhub"},
     "__main__": {"cli"},
 }
-"""Which rooms a room may import. All may import `errors`, and all but `protocol` also `settings` and `telemetry`; of `settings` it
-may know `Secret`, as tokens are parsed there."""
+"""Which rooms a room may import. All may import `errors`, and all but `protocol` also `settings` and `telemetry`; of `settings`
+it may know `Secret`, as tokens are parsed there."""
 
 PROTOCOL_FOREIGN = {"blake3", "lz4", "numpy"}
 IMPORTED_BY_ONE = {
