@@ -73,6 +73,10 @@ class Unavailable(XetfsError):
         self.retry_after_s = retry_after_s
 
 
+class TimedOut(Unavailable):
+    """The other side said nothing, or next to nothing, for too long."""
+
+
 class Offline(XetfsError):
     """Offline by choice or known to be, and the thing asked for is not in the store."""
 

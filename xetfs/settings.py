@@ -85,7 +85,10 @@ class Settings:
     """Certificates to trust in place of the usual ones (PEM)."""
     connect_timeout_s: float = 10.0
     stall_timeout_s: float = 10.0
-    """Longest silence within one answer before the attempt is given up and made anew on another connection."""
+    """Longest silence within one answer before the attempt is given up and made anew on another connection. Once it is known
+    how long answers of a server usually take, a shorter one will do (net/pace.py)."""
+    stall_timeout_min_s: float = 2.0
+    """No shorter silence is called a stall, however fast a server usually is: a listing takes longer than a token."""
     attempts_max: int = 5
     """Attempts at one request before its error is told; the operation's deadline may end it sooner."""
     operation_deadline_s: float = 30.0

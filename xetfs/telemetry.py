@@ -15,6 +15,9 @@ from typing import Final
 NET_REQUESTS: Final = "net.requests"
 NET_RETRIES: Final = "net.retries"
 NET_FAILURES: Final = "net.failures"
+NET_STALLS: Final = "net.stalls"
+NET_HEDGES: Final = "net.hedges"
+NET_HEDGES_WON: Final = "net.hedges_won"
 NET_BYTES: Final = "net.received_bytes"
 
 HUB_REQUESTS: Final = "hub.requests"
@@ -38,6 +41,8 @@ READER_SERVED_BYTES: Final = "reader.served_bytes"
 READER_WINDOWS: Final = "reader.windows"
 READER_PREFETCH_WINDOWS: Final = "reader.prefetch_windows"
 READER_CORRUPT_WINDOWS: Final = "reader.corrupt_windows"
+READER_WHOLE_RIGHT: Final = "reader.whole_files_right"
+READER_WHOLE_WRONG: Final = "reader.whole_files_wrong"
 
 FS_OPERATIONS: Final = "fs.operations"
 FS_ERRORS: Final = "fs.errors"

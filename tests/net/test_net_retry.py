@@ -22,8 +22,9 @@ class Attempts:
         self.errors = list(errors)
         self.times: list[float] = []
 
-    async def __call__(self) -> str:
+    async def __call__(self, number: int) -> str:
         self.times.append(trio.current_time())
+        assert number == len(self.times)
         await trio.lowlevel.checkpoint()
         if self.errors:
             raise self.errors.pop(0)
@@ -77,7 +78,7 @@ async def test_nobody_sleeps_past_a_deadline(autojump_clock: trio.testing.MockCl
 
 
 async def test_an_error_that_comes_with_the_deadline_is_the_deadline(autojump_clock: trio.testing.MockClock) -> None:
-    async def attempt() -> None:
+    async def attempt(number: int) -> None:
         with trio.CancelScope(shield=True):
             await trio.sleep(5)
         raise Unavailable("cut short")

@@ -2,8 +2,8 @@
 
 A signed URL allows exactly the ranges it was given for: an attempt that broke off is therefore repeated whole, not resumed.
 Several ranges go in one request; a server that answers that with something else than multipart/byteranges is asked for one range
-at a time from then on. A transfer host knows nothing of Hubs and repos, so its statuses are not believed to speak of them: a 404
-or 416 is no end of file.
+at a time from then on. A request that takes unusually long gets a second one beside it. A transfer host knows nothing of Hubs and
+repos, so its statuses are not believed to speak of them: a 404 or 416 is no end of file.
 """
 
 from __future__ import annotations
@@ -49,24 +49,29 @@ async def fetch_parts(http: HttpClient, url: SignedUrl, parts: Sequence[Part]) -
             raise ValueError(f"{len(into)} bytes of room for {span}")
     origin = Origin(url.scheme, url.host, url.port)
     if 1 < len(parts) <= RANGES_MAX and origin not in _single_range_origins:
-        if await http.retrying(lambda: _fetch_multipart(http, url, parts)):
+        length = sum(len(span) for span, _ in parts)
+        if await http.retrying(lambda number: http.hedged(origin, length, lambda: _fetch_multipart(http, url, parts, number))):
             return
         if len(_single_range_origins) < SINGLE_RANGE_ORIGINS_MAX:
             _single_range_origins.add(origin)
         log.debug("asking for one range at a time from now on: origin=%s", origin)
-    await _fetch_each(http, url, parts)
+    await _fetch_each(http, url, origin, parts)
 
 
-async def _fetch_each(http: HttpClient, url: SignedUrl, parts: Sequence[Part]) -> None:
+async def _fetch_each(http: HttpClient, url: SignedUrl, origin: Origin, parts: Sequence[Part]) -> None:
     """One request per part, side by side as far as the origin's places go. The first error ends the others."""
+
+    async def fetch_one(part: Part) -> None:
+        await http.retrying(lambda number: http.hedged(origin, len(part[0]), lambda: _fetch_single(http, url, part, number)))
+
     if len(parts) == 1:
-        await http.retrying(lambda: _fetch_single(http, url, parts[0]))
+        await fetch_one(parts[0])
         return
     failures: list[XetfsError] = []
 
     async def fetch(part: Part) -> None:
         try:
-            await http.retrying(lambda: _fetch_single(http, url, part))
+            await fetch_one(part)
         except XetfsError as error:
             failures.append(error)
             nursery.cancel_scope.cancel()
@@ -78,22 +83,23 @@ async def _fetch_each(http: HttpClient, url: SignedUrl, parts: Sequence[Part]) -
         raise failures[0]
 
 
-async def _fetch_single(http: HttpClient, url: SignedUrl, part: Part) -> None:
+async def _fetch_single(http: HttpClient, url: SignedUrl, part: Part, number: int) -> None:
     span, into = part
     what = f"bytes {span} of a xorb at {url.host}"
     http.counters.add(CAS_FETCHES)
-    async with http.stream(url.reveal(), what, headers={"range": f"bytes={span}"}) as download:
+    async with http.stream(url.reveal(), what, headers={"range": f"bytes={span}"}, attempt=number) as download:
         _check_status(download)
         await take_range(download, span.to_bytes(), None, into)
     http.counters.add(CAS_FETCH_BYTES, len(into))
 
 
-async def _fetch_multipart(http: HttpClient, url: SignedUrl, parts: Sequence[Part]) -> bool:
+async def _fetch_multipart(http: HttpClient, url: SignedUrl, parts: Sequence[Part], number: int) -> bool:
     """One attempt at all parts in one request. False if the server does not do that."""
     spans = [span for span, _ in parts]
     what = f"{len(spans)} ranges of a xorb at {url.host}"
     http.counters.add(CAS_FETCHES)
-    async with http.stream(url.reveal(), what, headers={"range": "bytes=" + ",".join(map(str, spans))}) as download:
+    headers = {"range": "bytes=" + ",".join(map(str, spans))}
+    async with http.stream(url.reveal(), what, headers=headers, attempt=number) as download:
         if download.status in (400, 416, 501):  # some servers refuse several ranges rather than ignore them
             return False
         _check_status(download)

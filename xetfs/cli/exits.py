@@ -47,6 +47,7 @@ EXIT: Final[Mapping[type[errors.XetfsError], Exit]] = {
     errors.AccessDenied: Exit.REFUSED,
     errors.RateLimited: Exit.UNREACHABLE,
     errors.Unavailable: Exit.UNREACHABLE,
+    errors.TimedOut: Exit.UNREACHABLE,
     errors.Offline: Exit.UNREACHABLE,
     errors.CorruptData: Exit.DATA,
     errors.ProtocolViolation: Exit.DATA,

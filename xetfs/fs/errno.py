@@ -19,6 +19,7 @@ ERRNO: Final[Mapping[type[BaseException], int]] = {
     errors.AccessDenied: errno.EACCES,
     errors.RateLimited: errno.EIO,
     errors.Unavailable: errno.EIO,
+    errors.TimedOut: errno.ETIMEDOUT,
     errors.Offline: errno.ENETUNREACH,
     errors.CorruptData: errno.EIO,
     errors.ProtocolViolation: errno.EIO,

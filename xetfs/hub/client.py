@@ -148,11 +148,11 @@ class HubClient:
         url = self._content_url(repo, commit, path)
         what = f"{path!r:.200} of {repo}"
 
-        async def attempt() -> None:
+        async def attempt(number: int) -> None:
             # Without Range a whole file comes as 200, which is also what a Hub without ranges sends.
             headers = {} if len(wanted) == size else {"range": f"bytes={wanted.to_http()}"}
             self._http.counters.add(HUB_REQUESTS)
-            async with self._http.stream(url, what, headers=headers, credentials=self._credentials) as download:
+            async with self._http.stream(url, what, headers=headers, credentials=self._credentials, attempt=number) as download:
                 if is_retried_status(download.status):
                     raise error_of_status(download.status, download.headers, what)
                 if Origin.of(download.url) != Origin.of(self._endpoint) and download.status == 403:

@@ -5,8 +5,8 @@ one attempt, whose body is taken piece by piece or filled into a buffer; whoever
 know what a half-read body means.
 
 Phases of one attempt: wait for one of the origin's places; open (connect, send, wait for the headers), which httpcore must not be
-cancelled in (net/pool.py); read the body, cancellable; close, shielded and short. An answer that says nothing for
-`stall_timeout_s`, or next to nothing, is given up and the origin's connections are replaced.
+cancelled in (net/pool.py); read the body, cancellable; close, shielded and short. An answer that says nothing, or next to
+nothing, for much longer than that origin's answers usually do (net/pace.py) is given up; `hedged` sends a second request before.
 
 Everything goes through `_open`: the policy of net/origins.py, the token only for its origin, the counting and the log.
 """
@@ -27,9 +27,10 @@ import trio
 from httpcore import AsyncNetworkStream
 
 from xetfs import __version__
-from xetfs.errors import InvalidArgument, Offline, ProtocolViolation, Unavailable, XetfsError
+from xetfs.errors import InvalidArgument, Offline, ProtocolViolation, TimedOut, Unavailable, XetfsError
 from xetfs.net.backend import Backend
 from xetfs.net.failures import error_of_exception, error_of_status, is_retried_status
+from xetfs.net.hedging import Hedger, hedge_after_s
 from xetfs.net.origins import REDIRECTS_MAX, Credentials, Origin, OriginPolicy
 from xetfs.net.pool import (
     CLOSE_TIMEOUT_S,
@@ -43,14 +44,14 @@ from xetfs.net.pool import (
 from xetfs.net.retry import with_retries
 from xetfs.protocol.urls import split_url
 from xetfs.settings import MIB, Settings
-from xetfs.telemetry import NET_BYTES, NET_REQUESTS, Counters
+from xetfs.telemetry import NET_BYTES, NET_REQUESTS, NET_STALLS, Counters
 
 log = logging.getLogger(__name__)
 
 SMALL_BODY_BYTES_MAX: Final = 16 * MIB
 """Most bytes of a small answer, decoded: a page of 1000 entries takes 0.3 MiB, a reconstruction of 10,000 terms 2 MiB."""
 TRICKLE_BYTES_MIN: Final = 4096
-"""Bytes that must come within `stall_timeout_s`; a server that sends one byte a second stalls no less than a silent one."""
+"""Bytes that must come within the time of a stall; a server that sends one byte a second stalls no less than a silent one."""
 REST_BYTES_MAX: Final = 64 * 1024
 REST_TIMEOUT_S: Final = 1.0
 """What of an unwanted body is read to save a connection: less than a new one, and its TLS handshake, would cost."""
@@ -73,7 +74,18 @@ class Answer:
 class Download:
     """The body of one streamed answer, to be taken by one task, once. Status and headers are there at once."""
 
-    def __init__(self, client: HttpClient, response: httpx.Response, url: str, what: str, place: tuple[OriginPool, Generation]):
+    def __init__(
+        self,
+        client: HttpClient,
+        response: httpx.Response,
+        url: str,
+        what: str,
+        place: tuple[OriginPool, Generation],
+        *,
+        patience_s: float,
+        silence_s: float,
+    ) -> None:
+        """patience_s: the silence that is a stall, with which the request was made; silence_s: that until its headers came."""
         self.status = response.status_code
         self.headers = response.headers
         self.url = url
@@ -86,7 +98,10 @@ class Download:
         self._begun = False
         self._ended = False
         self._received = 0
-        self._window_end = trio.current_time() + client.settings.stall_timeout_s
+        self._patience_s = patience_s
+        self._start = trio.current_time()
+        self._silence_s = silence_s
+        self._window_end = self._start + patience_s
         self._window_bytes = 0
 
     def __repr__(self) -> str:
@@ -94,16 +109,26 @@ class Download:
 
     async def receive(self) -> bytes:
         """The next piece of the body, of any length; b"" at its end. Raises Unavailable if it breaks off or stalls."""
+        if self._ended:
+            return b""
+        since = trio.current_time()
         try:
             piece = await self._next()
         except httpx.TransportError as exc:
             if isinstance(exc, httpx.TimeoutException):
                 await self._stalled()
             raise error_of_exception(exc, self.what) from None
+        now = trio.current_time()
+        self._silence_s = max(self._silence_s, now - since)
         self._received += len(piece)
         self._client.counters.add(NET_BYTES, len(piece))
+        pool, generation = self._place
+        generation.heard_at = now
         if piece:
-            await self._watch(len(piece))
+            await self._watch(len(piece), now)
+        else:
+            pool.pace.note_silence(self._silence_s)
+            pool.pace.note_body(self._received, now - self._start)
         return piece
 
     async def _next(self) -> bytes:
@@ -136,19 +161,19 @@ class Download:
                 while await self._next():
                     pass
 
-    async def _watch(self, count: int) -> None:
+    async def _watch(self, count: int, now: float) -> None:
         self._window_bytes += count
-        now = trio.current_time()
         if now >= self._window_end:
             if self._window_bytes < TRICKLE_BYTES_MIN:
                 await self._stalled()
-                raise Unavailable(f"{self.what}: the server trickles")
-            self._window_end = now + self._client.settings.stall_timeout_s
+                raise TimedOut(f"{self.what}: the server trickles")
+            self._window_end = now + self._patience_s
             self._window_bytes = 0
 
     async def _stalled(self) -> None:
+        self._client.counters.add(NET_STALLS)
         pool, generation = self._place
-        await pool.renew(generation)
+        await pool.renew(generation, self._patience_s)
 
     async def read(self, bytes_max: int) -> bytes:
         """The whole body, at most bytes_max. Raises ProtocolViolation if there is more."""
@@ -192,6 +217,7 @@ class HttpClient:
         self.settings = settings
         self.counters = counters
         self.policy = OriginPolicy(settings.endpoint)
+        self._hedger = Hedger(counters)
         self._pools = OriginPools(settings, Backend(self._check_addresses), _make_ssl_context(settings.ca_file))
         self._proxy_host = httpx.URL(settings.proxy.reveal()).host if settings.proxy is not None else None
 
@@ -204,9 +230,17 @@ class HttpClient:
         with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
             await self._pools.aclose()
 
-    async def retrying(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Call `attempt` again while its errors are worth it; see net/retry.py."""
+    async def retrying(self, attempt: Callable[[int], Awaitable[T]]) -> T:
+        """Call `attempt` with its number, again while its errors are worth it; see net/retry.py."""
         return await with_retries(attempt, attempts_max=self.settings.attempts_max, counters=self.counters)
+
+    async def hedged(self, origin: Origin, length: int, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Call `attempt`, which asks `origin` for `length` bytes, and once more beside it if that takes unusually long.
+
+        Two calls at the same time must do no harm to each other. See net/hedging.py.
+        """
+        pool = await self._pools.get(origin)
+        return await self._hedger.run(attempt, after_s=hedge_after_s(pool.pace, length), may=lambda: pool.spare)
 
     async def request(
         self,
@@ -226,9 +260,11 @@ class HttpClient:
         Raises RateLimited, Unavailable, ProtocolViolation, Offline.
         """
 
-        async def attempt() -> Answer:
+        async def attempt(number: int) -> Answer:
             asked = {"accept-encoding": "gzip", **(headers or {})}
-            async with self.stream(url, what, method=method, headers=asked, credentials=credentials, follow=follow) as download:
+            async with self.stream(
+                url, what, method=method, headers=asked, credentials=credentials, follow=follow, attempt=number
+            ) as download:
                 if is_retried_status(download.status):
                     raise error_of_status(download.status, download.headers, what)
                 body = _decode(await download.read(bytes_max), download, bytes_max)
@@ -246,16 +282,18 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         credentials: Credentials | None = None,
         follow: bool = True,
+        attempt: int = 1,
     ) -> AsyncIterator[Download]:
         """One attempt at an answer whose body is taken inside the `async with`; redirects are followed before, if at all.
 
+        attempt: its number, as each is waited for longer than the one before.
         An answer in an encoding that was not asked for is refused here; by default none is asked for.
         Raises Unavailable, ProtocolViolation, Offline; any status is the caller's to judge.
         """
         sent = {"accept-encoding": "identity", "accept": "*/*", **(headers or {}), "user-agent": f"xetfs/{__version__}"}
         target = url
         for _ in range(REDIRECTS_MAX + 1):
-            async with self._attempt(method, target, what, sent, credentials) as download:
+            async with self._attempt(method, target, what, sent, credentials, attempt) as download:
                 location = download.headers.get("location") if follow and download.status in _REDIRECTS else None
                 if location is None:
                     _check_encoding(download, sent["accept-encoding"])
@@ -266,22 +304,25 @@ class HttpClient:
 
     @asynccontextmanager
     async def _attempt(
-        self, method: str, url: str, what: str, headers: Mapping[str, str], credentials: Credentials | None
+        self, method: str, url: str, what: str, headers: Mapping[str, str], credentials: Credentials | None, number: int
     ) -> AsyncIterator[Download]:
         """One request to one origin: its place, its opening, its closing."""
         if self.settings.offline:
             raise Offline(f"{what}: not at hand, and offline")
         parts = self.policy.check_url(url, what)
         origin = Origin.of_parts(parts)
-        request = self._make_request(method, url, parts.host, headers)
-        if credentials is not None and credentials.origin == origin:
-            request.headers["authorization"] = f"Bearer {credentials.token.reveal()}"
         pool = await self._pools.get(origin)
         async with pool.place() as generation:
-            response = await self._open(pool, generation, request, what)
+            patience_s = pool.pace.patience_s(number)
+            request = self._make_request(method, url, parts.host, headers, patience_s)
+            if credentials is not None and credentials.origin == origin:
+                request.headers["authorization"] = f"Bearer {credentials.token.reveal()}"
+            start = trio.current_time()
+            response = await self._open(pool, generation, request, what, patience_s)
+            silence_s = trio.current_time() - start
             try:
                 log.debug("%s %s status=%d what=%r", method, parts.shown, response.status_code, what)
-                download = Download(self, response, url, what, (pool, generation))
+                download = Download(self, response, url, what, (pool, generation), patience_s=patience_s, silence_s=silence_s)
                 try:
                     yield download
                     await download.finish()
@@ -290,9 +331,9 @@ class HttpClient:
             finally:
                 await close_response(response)
 
-    def _make_request(self, method: str, url: str, host: str, headers: Mapping[str, str]) -> httpx.Request:
+    def _make_request(self, method: str, url: str, host: str, headers: Mapping[str, str], patience_s: float) -> httpx.Request:
         stall_s = self.settings.stall_timeout_s
-        timeouts = {"connect": self.settings.connect_timeout_s, "read": stall_s, "write": stall_s, "pool": stall_s}
+        timeouts = {"connect": self.settings.connect_timeout_s, "read": patience_s, "write": stall_s, "pool": stall_s}
         try:
             request = httpx.Request(method, url, headers=dict(headers), extensions={"timeout": timeouts})
         except httpx.InvalidURL:
@@ -301,14 +342,20 @@ class HttpClient:
             raise ProtocolViolation("a URL that two readers read differently")
         return request
 
-    async def _open(self, pool: OriginPool, generation: Generation, request: httpx.Request, what: str) -> httpx.Response:
+    async def _open(
+        self, pool: OriginPool, generation: Generation, request: httpx.Request, what: str, patience_s: float
+    ) -> httpx.Response:
         self.counters.add(NET_REQUESTS)
-        deadline = deadline_after(self.settings.connect_timeout_s + self.settings.stall_timeout_s)
+        deadline = deadline_after(self.settings.connect_timeout_s + patience_s)
         try:
-            return await generation.open(request, deadline)
+            response = await generation.open(request, deadline)
+            generation.heard_at = trio.current_time()
+            return response
         except httpx.HTTPError as exc:
+            if isinstance(exc, httpx.TimeoutException):
+                self.counters.add(NET_STALLS)
             if isinstance(exc, httpx.ReadTimeout | httpx.WriteTimeout | httpx.PoolTimeout):
-                await pool.renew(generation)
+                await pool.renew(generation, patience_s)
             error = error_of_exception(exc, what)
         # Raised here, without the foreign exception behind it: that one refers to the request, and so to its headers.
         log.debug("%s %s failed: %s", request.method, split_url(str(request.url), what).shown, error.message)

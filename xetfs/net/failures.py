@@ -14,6 +14,7 @@ from xetfs.errors import (
     ProtocolViolation,
     RangeNotSatisfiable,
     RateLimited,
+    TimedOut,
     Unavailable,
     XetfsError,
 )
@@ -71,7 +72,7 @@ def error_of_exception(error: Exception, what: str) -> XetfsError:
     """The error that an exception of httpx stands for. Its text is used only where it can hold neither token nor URL."""
     match error:
         case httpx.ConnectTimeout():
-            return Unavailable(f"{what}: no connection in time", hint="check network, proxy and endpoint")
+            return TimedOut(f"{what}: no connection in time", hint="check network, proxy and endpoint")
         case httpx.ConnectError():
             hint = (
                 "check the certificates (SSL_CERT_FILE)" if "CERTIFICATE" in str(error) else "check network, proxy and endpoint"
@@ -80,7 +81,7 @@ def error_of_exception(error: Exception, what: str) -> XetfsError:
         case httpx.ProxyError():
             return Unavailable(f"{what}: the proxy refused", hint="check the proxy's address and password")
         case httpx.TimeoutException():
-            return Unavailable(f"{what}: the server fell silent")
+            return TimedOut(f"{what}: the server fell silent")
         case httpx.RemoteProtocolError() if "disconnected" not in str(error) and "closed" not in str(error):
             return ProtocolViolation(f"{what}: the answer is not HTTP")
         case httpx.NetworkError() | httpx.RemoteProtocolError():

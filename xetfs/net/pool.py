@@ -3,7 +3,8 @@
 Each origin has its own httpcore pool and its own limiter of the same size, so that no request ever waits inside httpcore (whose
 queue does not survive cancellation) and no slow origin takes the places of another. When an answer stalls, chances are that the
 idle connections beside it are just as dead, a NAT having forgotten them: the pool is then retired, which lets its running
-requests end and sends new ones out on fresh connections.
+requests end and sends new ones out on fresh connections. When others were heard from in the meantime, it is that one connection,
+or what was asked for, and nobody else is disturbed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import trio
 from xetfs.errors import MachineUnfit, ProtocolViolation, Unavailable
 from xetfs.net.backend import OPENING, Backend, Opening
 from xetfs.net.origins import Origin
+from xetfs.net.pace import Pace
 from xetfs.settings import Settings
 
 KEEPALIVE_S: Final = 30.0
@@ -59,6 +61,8 @@ class Generation:
         self.transport = transport
         self.users = 0
         self.retired = False
+        self.heard_at = -math.inf
+        """When bytes last came on any of its connections."""
 
     async def open(self, request: httpx.Request, deadline: float) -> httpx.Response:
         """Send a request and wait for the headers of its answer, at most until `deadline`.
@@ -119,6 +123,7 @@ class OriginPool:
         self._backend = backend
         self._context = context
         self._proxy = proxy
+        self.pace = Pace(floor_s=settings.stall_timeout_min_s, ceiling_s=settings.stall_timeout_s)
         self._limiter = trio.CapacityLimiter(settings.connections_max)
         self._current = Generation(self._make_transport())
 
@@ -126,6 +131,11 @@ class OriginPool:
     def busy(self) -> int:
         """Requests under way or waiting for their turn."""
         return int(self._limiter.borrowed_tokens) + self._limiter.statistics().tasks_waiting
+
+    @property
+    def spare(self) -> bool:
+        """Whether a place is free and nobody waits for it."""
+        return self._limiter.available_tokens > 0
 
     def _make_transport(self) -> httpx.AsyncBaseTransport:
         places = self._settings.connections_max
@@ -155,9 +165,12 @@ class OriginPool:
             self._limiter.release_on_behalf_of(borrower)
             await generation.close_if_done()
 
-    async def renew(self, generation: Generation) -> None:
-        """Use fresh connections from now on, because one of `generation` stalled. Nothing to do if that happened already."""
-        if generation is self._current:
+    async def renew(self, generation: Generation, silent_s: float) -> None:
+        """Use fresh connections from now on, because one of `generation` has been silent for so long, and so have the others.
+
+        Nothing to do if that happened already.
+        """
+        if generation is self._current and generation.heard_at <= trio.current_time() - silent_s:
             self._current = Generation(self._make_transport())
             generation.retired = True
             await generation.close_if_done()

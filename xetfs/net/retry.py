@@ -27,14 +27,15 @@ ASKED_PAUSE_MAX_S: Final = 60.0
 T = TypeVar("T")
 
 
-async def with_retries(attempt: Callable[[], Awaitable[T]], *, attempts_max: int, counters: Counters) -> T:
-    """Call `attempt` until it succeeds, fails for good, or has been called attempts_max times.
+async def with_retries(attempt: Callable[[int], Awaitable[T]], *, attempts_max: int, counters: Counters) -> T:
+    """Call `attempt` with the number of the attempt, from 1, until it succeeds, fails for good, or has been called attempts_max
+    times.
 
     Raises what the last attempt raised. Returns early with that error when the pause would reach past the caller's deadline.
     """
     for number in range(1, attempts_max + 1):
         try:
-            return await attempt()
+            return await attempt(number)
         except XetfsError as error:
             await trio.lowlevel.checkpoint_if_cancelled()  # an attempt cut short by the caller's own deadline
             pause_s = pause_before_retry(error, number)
