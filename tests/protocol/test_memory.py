@@ -7,7 +7,9 @@ import gc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xetfs.protocol.memory import KEPT_BYTES_MAX, MAPPED_BYTES_MIN, new_buffer
+from xetfs.protocol import memory
+from xetfs.protocol.memory import MAPPED_BYTES_MAX, new_buffer, release_unused
+from xetfs.settings import MIB
 
 
 @given(st.lists(st.integers(0, 3 * 1024 * 1024), max_size=8))
@@ -35,12 +37,11 @@ def test_memory_is_used_again_only_when_its_last_view_is_gone() -> None:
     assert bytes(new_buffer(size)[:4]) in (b"mine", b"your")
 
 
-def test_what_is_kept_is_bounded() -> None:
-    from xetfs.protocol import memory
-
-    buffers = [new_buffer(8 * 1024 * 1024) for _ in range(12)]
-    assert sum(len(buffer) for buffer in buffers) > KEPT_BYTES_MAX
+def test_what_is_kept_is_bounded_and_can_be_given_back() -> None:
+    buffers = [new_buffer(16 * MIB) for _ in range(20)]
+    assert sum(len(buffer) for buffer in buffers) > MAPPED_BYTES_MAX
     buffers.clear()
     gc.collect()
-    held = sum(len(mapping) for mappings in memory._kept._free.values() for mapping in mappings)
-    assert MAPPED_BYTES_MIN <= held <= KEPT_BYTES_MAX
+    assert 16 * MIB <= memory._kept.unused_bytes <= MAPPED_BYTES_MAX
+    release_unused()
+    assert memory._kept.unused_bytes == 0

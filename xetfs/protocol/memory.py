@@ -19,8 +19,8 @@ from typing import Any, Final
 
 MAPPED_BYTES_MIN: Final = 256 * 1024
 """Shorter buffers are the allocator's business: a mapping costs system calls and whole pages."""
-KEPT_BYTES_MAX: Final = 48 * 1024 * 1024
-"""Bytes of unused mappings that are kept: a window's worth on the wire, and the same decoded, for a few connections."""
+MAPPED_BYTES_MAX: Final = 224 * 1024 * 1024
+"""Bytes of mappings, used and unused, up to which an unused one is kept: what a process at full speed has in use."""
 
 
 def new_buffer(size: int) -> memoryview:
@@ -28,38 +28,49 @@ def new_buffer(size: int) -> memoryview:
     if size < MAPPED_BYTES_MIN:
         return memoryview(bytearray(size))
     rounded = _round_up(size)
-    mapping = _kept.take(rounded) or _map(rounded)
+    mapping = _kept.take(rounded)
     # A view cannot tell when its slices are gone, an object that they all refer to can: an array over the mapping.
     lease = _array_type(rounded).from_buffer(mapping)
     weakref.finalize(lease, _kept.give, mapping).atexit = False
     return memoryview(lease).cast("B")[:size]
 
 
+def release_unused() -> None:
+    """Give the memory that nobody uses now back to the system."""
+    _kept.clear()
+
+
 class _Kept:
-    """Mappings that nobody uses now, by size."""
+    """Mappings that nobody uses now, by size, and the count of all."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._bytes = 0
+        self._mapped = 0
         self._free: dict[int, list[mmap.mmap]] = {}
 
-    def take(self, size: int) -> mmap.mmap | None:
+    def take(self, size: int) -> mmap.mmap:
         with self._lock:
             free = self._free.get(size)
-            if not free:
-                return None
-            self._bytes -= size
-            return free.pop()
+            if free:
+                return free.pop()
+            self._mapped += size
+        return _map(size)
 
     def give(self, mapping: mmap.mmap) -> None:
-        size = len(mapping)
         with self._lock:
-            if self._bytes + size <= KEPT_BYTES_MAX:
-                self._bytes += size
-                self._free.setdefault(size, []).append(mapping)
+            if self._mapped <= MAPPED_BYTES_MAX:
+                self._free.setdefault(len(mapping), []).append(mapping)
+            else:
+                self._mapped -= len(mapping)
 
+    def clear(self) -> None:
+        with self._lock:
+            self._mapped -= self.unused_bytes
+            self._free.clear()
 
-_kept: Final = _Kept()
+    @property
+    def unused_bytes(self) -> int:
+        return sum(len(mapping) for free in self._free.values() for mapping in free)
 
 
 def _map(size: int) -> mmap.mmap:
@@ -76,6 +87,9 @@ def _array_type(size: int) -> Any:
 
 
 def _round_up(size: int) -> int:
-    """The next power of two, or three quarters of it: few sizes, so that buffers fit again; at most a third is not used."""
-    whole = 1 << (size - 1).bit_length()
-    return whole * 3 // 4 if size <= whole * 3 // 4 else whole
+    """The next multiple of an eighth of a power of two: few sizes, so that buffers fit again; at most an eighth is not used."""
+    step = 1 << max((size - 1).bit_length() - 4, 12)
+    return -(-size // step) * step
+
+
+_kept: Final = _Kept()

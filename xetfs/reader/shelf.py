@@ -23,6 +23,7 @@ from xetfs.protocol.hashes import XorbHash
 from xetfs.protocol.ranges import ChunkRange
 from xetfs.protocol.xorb import XorbBlock
 from xetfs.reader.budget import Budget
+from xetfs.settings import MIB
 from xetfs.store.api import Block, ChunkStore
 from xetfs.store.blocks import MemoryBlock
 
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 WRITE_BATCH = 8
 """Blocks that one hop to the writer thread stores: a hop costs 0.1 ms, a small block's write not much more."""
+READ_BYTES_MAX = 32 * MIB
+"""Blocks that were read and are written, kept in memory: the store and the kernel's cache have them too."""
 DRAIN_TIMEOUT_S = 10.0
 """Longest that closing waits for blocks to be written; what is not written by then is fetched again one day."""
 
@@ -40,6 +43,7 @@ class _Shelved:
     source: XorbBlock
     bytes: int
     written: bool = False
+    read: bool = False
 
 
 class Shelf:
@@ -47,7 +51,9 @@ class Shelf:
         self.store = store
         self.budget = Budget(memory_bytes_max, reclaim=self._reclaim)
         self._by_xorb: dict[XorbHash, list[_Shelved]] = {}
-        self._recent: OrderedDict[_Shelved, None] = OrderedDict()
+        self._unread: OrderedDict[_Shelved, None] = OrderedDict()
+        self._read: OrderedDict[_Shelved, None] = OrderedDict()
+        self._read_bytes = 0
         self._unwritten: deque[_Shelved] = deque()
         self._work = trio.Event()
         self._idle = trio.Event()
@@ -58,22 +64,33 @@ class Shelf:
     # Looking for blocks
 
     def find_nowait(self, xorb: XorbHash, chunk: int) -> Block | None:
-        """A block that holds this chunk and is in memory or open."""
-        shelved = self._by_xorb.get(xorb)
-        if shelved is not None:
-            for entry in shelved:
-                chunks = entry.block.chunks
-                if chunks.start <= chunk < chunks.end:
-                    self._recent.move_to_end(entry)
-                    return entry.block
-        return self.store.find_nowait(xorb, chunk)
+        """A block that holds this chunk and is in memory or open, for somebody who will read it."""
+        entry = self._shelved(xorb, chunk)
+        if entry is None:
+            return self.store.find_nowait(xorb, chunk)
+        self._mark_read(entry)
+        return entry.block
 
     async def find(self, xorb: XorbHash, chunk: int) -> Block | None:
-        """A block that holds this chunk, wherever it is kept. May hop to a thread."""
-        block = self.find_nowait(xorb, chunk)
-        if block is None:
-            block = await trio.to_thread.run_sync(self.store.find, xorb, chunk, limiter=self._threads)
-        return block
+        """A block that holds this chunk, wherever it is kept, for somebody who will read it. May hop to a thread."""
+        return self.find_nowait(xorb, chunk) or await self._find_in_store(xorb, chunk)
+
+    async def peek(self, xorb: XorbHash, chunk: int) -> Block | None:
+        """The same for somebody who only wants to know what it holds, or that it is open."""
+        entry = self._shelved(xorb, chunk)
+        if entry is not None:
+            return entry.block
+        return self.store.find_nowait(xorb, chunk) or await self._find_in_store(xorb, chunk)
+
+    def _shelved(self, xorb: XorbHash, chunk: int) -> _Shelved | None:
+        for entry in self._by_xorb.get(xorb, ()):
+            chunks = entry.block.chunks
+            if chunks.start <= chunk < chunks.end:
+                return entry
+        return None
+
+    async def _find_in_store(self, xorb: XorbHash, chunk: int) -> Block | None:
+        return await trio.to_thread.run_sync(self.store.find, xorb, chunk, limiter=self._threads)
 
     async def held(self, wanted: dict[XorbHash, list[ChunkRange]]) -> dict[XorbHash, list[ChunkRange]]:
         """Which of the wanted chunk ranges are held, in memory or in the store. One hop to a thread for all of them."""
@@ -113,7 +130,7 @@ class Shelf:
         """Drop all blocks that hold any of these chunks."""
         at = chunks.start
         while at < chunks.end:
-            block = await self.find(xorb, at)
+            block = await self.peek(xorb, at)
             if block is None:
                 at += 1
             else:
@@ -126,7 +143,7 @@ class Shelf:
         entry = _Shelved(MemoryBlock(block), block, len(block.data), written=not keep)
         entries = self._by_xorb.setdefault(block.xorb, [])
         entries.insert(bisect_right(entries, block.chunks.start, key=lambda other: other.block.chunks.start), entry)
-        self._recent[entry] = None
+        self._unread[entry] = None
         self.budget.add(entry.bytes)
         if keep:
             self._unwritten.append(entry)
@@ -134,31 +151,62 @@ class Shelf:
             self._work.set()
         return entry.block
 
+    def _mark_read(self, entry: _Shelved) -> None:
+        if entry.read:
+            self._read.move_to_end(entry)
+            return
+        entry.read = True
+        del self._unread[entry]
+        self._read[entry] = None
+        self._read_bytes += entry.bytes
+        self._trim(READ_BYTES_MAX)
+
+    def _trim(self, read_bytes_max: int) -> None:
+        """Drop what was read and is written, the least recently used first, down to `read_bytes_max`."""
+        excess = self._read_bytes - read_bytes_max
+        if excess > 0:
+            self.budget.release(self._drop_written(self._read, excess))
+
+    def _drop_written(self, entries: OrderedDict[_Shelved, None], amount: int) -> int:
+        """Drop written blocks from the front until `amount` bytes are gone; how many are."""
+        victims: list[_Shelved] = []
+        gone = 0
+        for entry in entries:
+            if gone >= amount:
+                break
+            if entry.written:
+                victims.append(entry)
+                gone += entry.bytes
+        for entry in victims:
+            self._remove(entry)
+        return gone
+
     def _take_down(self, entry: _Shelved) -> None:
-        if entry in self._recent:
+        if entry in self._read or entry in self._unread:
             self._remove(entry)
             self.budget.release(entry.bytes)
 
     def _remove(self, entry: _Shelved) -> None:
-        del self._recent[entry]
+        if entry.read:
+            del self._read[entry]
+            self._read_bytes -= entry.bytes
+        else:
+            del self._unread[entry]
         entries = self._by_xorb[entry.block.xorb]
         entries.remove(entry)
         if not entries:
             del self._by_xorb[entry.block.xorb]
 
     def _reclaim(self, amount: int) -> int:
-        """Drop written blocks, the least recently used first, until `amount` bytes are free."""
-        victims: list[_Shelved] = []
-        freed = 0
-        for entry in self._recent:
-            if freed >= amount:
-                break
-            if entry.written:
-                victims.append(entry)
-                freed += entry.bytes
-        for entry in victims:
-            self._remove(entry)
-        return freed
+        """Drop written blocks until `amount` bytes are free: those that were read first."""
+        gone = self._drop_written(self._read, amount)
+        if gone < amount:
+            gone += self._drop_written(self._unread, amount - gone)
+        return gone
+
+    def release_idle(self) -> None:
+        """Drop all that is written: nobody has read for a while."""
+        self.budget.release(self._reclaim(self.budget.held))
 
     async def run_writer(self) -> None:
         """Write blocks to the store as they come, until cancelled. Runs once, in the engine's nursery."""
@@ -171,6 +219,7 @@ class Shelf:
                 for entry in batch:
                     self._unwritten.popleft()
                     entry.written = True
+                self._trim(READ_BYTES_MAX)
                 self.budget.wake()
             self._idle.set()
 
@@ -186,4 +235,4 @@ class Shelf:
             log.warning("closed before the store had taken all blocks blocks=%d", len(self._unwritten))
 
     def __repr__(self) -> str:
-        return f"Shelf({len(self._recent)} blocks in memory, {len(self._unwritten)} to write, {self.budget!r})"
+        return f"Shelf({len(self._read) + len(self._unread)} blocks in memory, {len(self._unwritten)} to write, {self.budget!r})"
