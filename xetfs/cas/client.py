@@ -8,6 +8,7 @@ Source: Xet spec, "Reconstruction" and "Authentication"; xet-core cas_client/rem
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import ClassVar, Literal
@@ -24,6 +25,8 @@ from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.reconstruction import Reconstruction, SignedUrl, parse_reconstruction
 from xetfs.protocol.tree import XetToken
 from xetfs.telemetry import CAS_RECONSTRUCTIONS
+
+log = logging.getLogger(__name__)
 
 
 class CasClient:
@@ -92,7 +95,9 @@ class CasClient:
         # A 404 may as well speak of the file, so it counts only against a server that is known to have files.
         missing = answer.status in (405, 501) or (answer.status == 404 and origin in self._answering)
         if missing and origin not in self._proving:
-            self._proofless.add(origin)
+            if origin not in self._proofless:
+                self._proofless.add(origin)
+                log.warning("a server offers no proofs: files are checked when they are known whole server=%s", origin)
             raise EntryNotFound(f"{what}: {origin} offers no proofs")
         raise _refusal(answer, what)
 

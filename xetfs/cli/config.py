@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from xetfs.errors import InvalidArgument, ProtocolViolation
@@ -38,6 +38,7 @@ class Choices:
     cache_size: str | None = None
     token_file: Path | None = None
     offline: bool = False
+    verify: Literal["auto", "proof", "off"] = "auto"
 
 
 def settings_from(choices: Choices, env: Mapping[str, str]) -> Settings:
@@ -47,6 +48,7 @@ def settings_from(choices: Choices, env: Mapping[str, str]) -> Settings:
         endpoint=endpoint,
         token=find_token(choices.token_file, env),
         offline=choices.offline or _is_set(env, "HF_HUB_OFFLINE") or _is_set(env, "TRANSFORMERS_OFFLINE"),
+        verify=choices.verify,
         cache_bytes_max=_cache_bytes(choices.cache_size or DEFAULT_CACHE_SIZE),
         cache_dir=(choices.cache_dir or base_dir(env, "XDG_CACHE_HOME", ".cache") / "xetfs").absolute(),
         proxy=find_proxy(endpoint, env),

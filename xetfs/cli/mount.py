@@ -69,6 +69,13 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--cache-dir", metavar="DIR", type=Path, help="where to keep what was fetched (~/.cache/xetfs)")
     parser.add_argument("--cache-size", metavar="SIZE", help=f"how much of it to keep, such as 500M or 1T ({DEFAULT_CACHE_SIZE})")
     parser.add_argument("--offline", action="store_true", help="make no request; serve what is in the cache")
+    parser.add_argument(
+        "--verify",
+        choices=("auto", "proof", "off"),
+        default="auto",
+        help="auto: prove what is read where the server offers proofs; proof: give out no byte without one; "
+        "off: check lengths only (auto)",
+    )
     parser.add_argument("--token-file", metavar="FILE", type=Path, help="read the Hub token from here")
     parser.add_argument("--allow-other", action="store_true", help="let other users of this machine read the mount")
     parser.set_defaults(run=run)
@@ -85,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         cache_size=arguments.cache_size,
         token_file=arguments.token_file,
         offline=arguments.offline,
+        verify=arguments.verify,
     )
     settings = settings_from(choices, os.environ)
     path = outside.resolve(arguments.directory)

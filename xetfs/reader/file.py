@@ -315,7 +315,7 @@ class FileReader:
         """Take care of the bytes from `at` on; returns the offset up to which that is done."""
         run = self._run_at(at)
         if run is not None:
-            block = await self._shelf.find(run.xorb, run.chunks.start + run.position(at))
+            block = await self._shelf.peek(run.xorb, run.chunks.start + run.position(at))
             if block is None:
                 await self._forget_unheld(run)
                 return at
@@ -414,6 +414,17 @@ class FileReader:
                 except CorruptData as exc:
                     log.warning("a file map in the store is not usable file=%s: %s", self.source.key[:16], exc)
             self._segments_loaded.add(number)
+
+    def adopt(self, runs: Sequence[Run]) -> None:
+        """Take in what a check of the whole file has made surer."""
+        self._take_in(runs)
+
+    def disown(self) -> None:
+        """Forget all that is known of the file, in the store too: a check of the whole file has shown that it is not true."""
+        self.map.forget(ByteRange(0, self.size))
+        segments = range(-(-self.size // SEGMENT_BYTES))
+        self._segments_loaded.update(segments)  # not to be recalled before the next flush has replaced it
+        self._segments_dirty.update(segments)
 
     async def flush(self) -> None:
         """Give what was learnt since the last flush to the store."""

@@ -44,6 +44,11 @@ class Level(IntEnum):
     """A Merkle proof leads from the chunk to the file id."""
 
 
+def level_name(level: Level | None) -> str:
+    """As it is shown: proof, file, framing; none while nothing is known."""
+    return level.name.lower() if level is not None else "none"
+
+
 _HEAD: Final = struct.Struct("<QB32sII")
 
 
@@ -94,6 +99,8 @@ class FileMap:
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.changes = 0
+        """Grows whenever a run comes or goes: who looks at a map from time to time can tell whether there is anything new."""
         self._starts: list[int] = []
         self._runs: list[Run] = []
 
@@ -127,6 +134,7 @@ class FileMap:
                 i += 1
                 continue
             del self._starts[i], self._runs[i]
+            self.changes += 1
             first = run.position(max(span.start, run.start))
             last = bisect_left(run.ends, span.end) + 1
             for part in ((0, first), (last, len(run.ends))):
@@ -170,6 +178,7 @@ class FileMap:
     def _insert(self, run: Run) -> None:
         """Put a run where nothing is known."""
         i = bisect_right(self._starts, run.start)
+        self.changes += 1
         self._starts.insert(i, run.start)
         self._runs.insert(i, run)
 
@@ -181,6 +190,21 @@ class FileMap:
                 first = run.position(max(span.start, run.start))
                 raised.append(replace(run.part(first, bisect_right(run.ends, span.end)), level=level))
         self.add(raised)
+
+    @property
+    def level(self) -> Level | None:
+        """How sure all is that may be given out of the file: the least of its levels; None while that is nothing."""
+        return min((run.level for run in self._runs if run.level > Level.CLAIMED), default=None)
+
+    def is_complete(self, level: Level) -> bool:
+        """Whether the whole file is known at `level` or above. Quick to say no while little is."""
+        at = 0
+        while at < self.size:
+            run = self.at(at)
+            if run is None or run.level < level:
+                return False
+            at = run.end
+        return True
 
     def runs(self) -> list[Run]:
         """All runs, in order."""

@@ -10,15 +10,17 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
 
 import trio
 from blake3 import blake3
 
 from xetfs import telemetry
-from xetfs.errors import CorruptData
+from xetfs.errors import CorruptData, ProtocolViolation
 from xetfs.hub.client import HubClient
-from xetfs.protocol.hashes import MerkleHash, XorbHash, chunk_hash
+from xetfs.protocol.hashes import FileId, MerkleHash, XorbHash, chunk_hash
 from xetfs.protocol.memory import new_buffer
 from xetfs.protocol.names import CommitId, RepoId
 from xetfs.protocol.ranges import ByteRange, ChunkRange
@@ -35,6 +37,8 @@ from xetfs.telemetry import Counters
 
 log = logging.getLogger(__name__)
 
+ATTEMPTS_MAX: Final = 4
+"""Times that a stretch is loaded because what the store listed of it was gone; more means that it keeps nothing."""
 PIECE_BYTES: Final = CHUNK_BYTES_MAX
 SEGMENT_PIECES: Final = 512
 """Pieces under one made-up xorb: 64 MiB, as in a real one."""
@@ -44,14 +48,46 @@ today."""
 _PIECES_KEY: Final = blake3(b"xetfs: xorb hash of the pieces of a file that is not in Xet").digest()
 
 
+Verify = Literal["auto", "proof", "off"]
+
+
+class BlocksGone(Exception):
+    """The store has not what it listed a moment ago; asking again gives a true answer. Stays within this room."""
+
+
 OnCovered = Callable[[ByteRange], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a file's whole content is known by; each may be missing. git_oid: "" for a file of which git has only a pointer."""
+
+    file: FileId | None = None
+    sha256: bytes | None = None
+    git_oid: str = ""
+
+    @classmethod
+    def of(cls, entry: TreeEntry) -> Names:
+        """What a listing says of a file."""
+        is_pointer = entry.file_id is not None or entry.sha256 is not None
+        return cls(entry.file_id, entry.sha256, "" if is_pointer else entry.oid)
+
+
+def key_of(entry: TreeEntry, repo: RepoId, commit: CommitId) -> str:
+    """Names the content of a file: equal for equal content, so that files share what is known of it."""
+    if entry.file_id is not None and entry.size:
+        return f"xet-{entry.file_id.hex()}"
+    if entry.sha256 is not None:
+        return f"lfs-{entry.sha256.hex()}"
+    return f"git-{entry.oid or f'{repo}@{commit}/{entry.path}'}"
 
 
 class Source(Protocol):
     """Where a file's bytes come from."""
 
     key: str
-    """Names the content; equal for equal content, so that files share what is known of it."""
+    """Names the content (see `key_of`)."""
+    names: Names
 
     async def load(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
         """Bring all of `span` (within the file, not empty) onto the shelf and say what was learnt.
@@ -68,34 +104,52 @@ class PlainSource:
     """A file that is not in Xet, fetched in pieces through the Hub: an LFS object, or a plain git file.
 
     Plain git files of up to WHOLE_BYTES_MAX are fetched whole and checked against their git id before a byte is given out.
+    Others can be checked only when all of them has been read (whole.py); with `verify` at "proof" they are refused until then.
     """
 
     def __init__(
-        self, entry: TreeEntry, hub: HubClient, repo: RepoId, commit: CommitId, shelf: Shelf, counters: Counters
+        self,
+        entry: TreeEntry,
+        hub: HubClient,
+        repo: RepoId,
+        commit: CommitId,
+        shelf: Shelf,
+        counters: Counters,
+        *,
+        verify: Verify = "auto",
     ) -> None:
-        self._is_lfs = entry.sha256 is not None
-        name = entry.sha256.hex() if entry.sha256 is not None else entry.oid
-        self.key = f"lfs-{name}" if self._is_lfs else f"git-{name or f'{repo}@{commit}/{entry.path}'}"
+        self.key = key_of(entry, repo, commit)
+        self.names = Names.of(entry)
         self._entry = entry
         self._hub = hub
         self._repo = repo
         self._commit = commit
         self._shelf = shelf
         self._counters = counters
-        self._whole = not self._is_lfs and entry.size <= WHOLE_BYTES_MAX
+        self._whole = entry.sha256 is None and entry.size <= WHOLE_BYTES_MAX
+        self._refused = verify == "proof" and not (self._whole and entry.oid)
 
     async def load(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
         size = self._entry.size
+        if self._refused:
+            raise ProtocolViolation(
+                f"{self._repo}: no proof to be had of a part of {self._entry.path}, which is not in Xet",
+                hint="'xetfs verify' checks it whole, and it can be read then",
+            )
         if self._whole:
             span = ByteRange(0, size)
         covered = ByteRange(span.start // PIECE_BYTES * PIECE_BYTES, min(-(-span.end // PIECE_BYTES) * PIECE_BYTES, size))
         on_covered(covered)
         layout = self._layout(covered)
         wanted = chunks_of(layout)
-        held = await self._shelf.held(wanted)
-        if missing_chunks(wanted, held.__getitem__):
-            await self._fetch_checked(layout, urgency)
-        return await learn(self._shelf, layout, wanted, Level.FILE if self._whole and self._entry.oid else Level.FRAMING)
+        level = Level.FILE if self._whole and self._entry.oid else Level.FRAMING
+        for _ in range(ATTEMPTS_MAX):
+            held = await self._shelf.held(wanted)
+            if missing_chunks(wanted, held.__getitem__):
+                await self._fetch_checked(layout, urgency)
+            with suppress(BlocksGone):
+                return await learn(self._shelf, layout, wanted, level)
+        raise CorruptData(f"{self._repo}: {self._entry.path} is not kept by the store long enough to be read")
 
     def _layout(self, covered: ByteRange) -> Layout:
         """`covered` as terms: one for each made-up xorb that it touches."""
@@ -157,20 +211,25 @@ def _cut(layout: Layout, data: memoryview) -> list[XorbBlock]:
 async def learn(shelf: Shelf, layout: Layout, wanted: dict[XorbHash, list[ChunkRange]], level: Level) -> list[Run]:
     """Find the blocks under a layout, whose chunks are `wanted`, and learn its runs.
 
-    Raises CorruptData if a block is gone, or contradicts the layout; then the blocks are dropped, and another attempt fetches
-    them.
+    Raises BlocksGone if the store turns out not to have what it listed: another attempt fetches it. Raises CorruptData if a block
+    contradicts the layout; then the blocks are dropped.
     """
     blocks: dict[XorbHash, list[Block]] = {}
+    gone = 0
     for xorb, ranges in wanted.items():
         found = blocks[xorb] = []
         for chunks in ranges:
             at = chunks.start
             while at < chunks.end:
-                block = await shelf.find(xorb, at)
-                if block is None:
-                    raise CorruptData(f"chunk {at} of xorb {xorb.hex()[:12]} is not where it was a moment ago")
+                block = await shelf.peek(xorb, at)
+                if block is None:  # listed, but evicted or bad; go on, so that all such are known as gone at the next attempt
+                    gone += 1
+                    at += 1
+                    continue
                 found.append(block)
                 at = block.chunks.end
+    if gone:
+        raise BlocksGone(f"{gone} chunks are not where they were a moment ago")
 
     def block_of(xorb: XorbHash, chunk: int) -> Block | None:
         return next((block for block in blocks[xorb] if block.chunks.start <= chunk < block.chunks.end), None)

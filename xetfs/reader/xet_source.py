@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Final, Literal
+from typing import Final
 
 import trio
 
@@ -33,7 +33,7 @@ from xetfs.reader.filemap import HASH_BYTES, FileMap, Level, Run
 from xetfs.reader.flights import Flight
 from xetfs.reader.planner import chunks_of, lay_out, missing_chunks, plan_fetches
 from xetfs.reader.shelf import Shelf
-from xetfs.reader.sources import OnCovered, learn
+from xetfs.reader.sources import ATTEMPTS_MAX, BlocksGone, Names, OnCovered, Verify, learn
 from xetfs.settings import KIB, MIB
 from xetfs.telemetry import Counters
 
@@ -51,8 +51,6 @@ window of
 one byte of it reaches to the end of the file."""
 URL_REFRESHES_MAX: Final = 3
 """Times that a part's signed URLs are asked for again; one that is refused when fresh is refused for another reason."""
-
-Verify = Literal["auto", "proof", "off"]
 
 
 class _Part:
@@ -80,8 +78,10 @@ class XetSource:
         nursery: trio.Nursery,
         verify: Verify,
         counters: Counters,
+        names: Names | None = None,
     ) -> None:
         self.key = f"xet-{file.hex()}"
+        self.names = names or Names(file)
         self._file = file
         self._size = size
         self._cas = cas
@@ -184,8 +184,9 @@ class XetSource:
 
     async def _bring(self, part: _Part, level: Level, urgency: Urgency) -> list[Run]:
         """The work of a part: the blocks under it are on the shelf when it ends."""
+        refused = 0
         try:
-            for _ in range(URL_REFRESHES_MAX + 1):
+            for _ in range(ATTEMPTS_MAX + URL_REFRESHES_MAX):
                 reconstruction = await self._cas.reconstruction(self._file, part.span)
                 layout = lay_out(reconstruction, part.span, self._size)
                 part.covered = layout.covered
@@ -196,14 +197,17 @@ class XetSource:
                 try:
                     await self._fetcher.fetch(self._cas, plan_fetches(reconstruction, missing), urgency)
                     return await learn(self._shelf, layout, wanted, level)
+                except BlocksGone as exc:
+                    log.debug("looking again file=%s: %s", self.key[:16], exc)
                 except SignedUrlExpired:
+                    refused += 1
+                    if refused > URL_REFRESHES_MAX:
+                        raise AccessDenied(f"fresh transfer URLs of {self.key[:16]} are refused") from None
                     self._counters.add(telemetry.CAS_URL_REFRESHES)
-                    log.info(
-                        "transfer URLs expired, asking again file=%s bytes=%d-%d", self.key[:16], part.span.start, part.span.end
-                    )
+                    log.info("transfer URLs expired, asking again file=%s bytes=%s", self.key[:16], part.span)
         finally:
             part.planned.set()
-        raise AccessDenied(f"fresh transfer URLs of {self.key[:16]} are refused")
+        raise CorruptData(f"bytes of {self.key[:16]} are not kept by the store long enough to be read")
 
 
 def _window(proof: RangeProof, span: ByteRange) -> ByteRange:

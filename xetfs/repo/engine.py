@@ -9,9 +9,10 @@ the store closes last.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -24,13 +25,16 @@ from xetfs.protocol.names import RepoRef
 from xetfs.protocol.tree import RepoInfo, TreeEntry
 from xetfs.reader.fetcher import Fetcher
 from xetfs.reader.file import FileReader
+from xetfs.reader.filemap import Level
 from xetfs.reader.shelf import Shelf
-from xetfs.reader.sources import PlainSource, Source
+from xetfs.reader.sources import Names, PlainSource, Source, key_of
+from xetfs.reader.whole import WholeChecker
 from xetfs.reader.xet_source import XetSource
 from xetfs.repo.listing import Lister
 from xetfs.repo.revisions import Revisions
 from xetfs.repo.view import RepoView
 from xetfs.settings import Settings
+from xetfs.store.api import StoreStatistics
 from xetfs.store.disk import DiskStore
 from xetfs.telemetry import Counters
 
@@ -40,6 +44,25 @@ READERS_KEPT_MAX: Final = 256
 """Closed readers that are kept, with what they know of their files, for the next opening."""
 FLUSH_INTERVAL_S: Final = 1.0
 """How often what was learnt about files is given to the store; a crash loses no more than that, and only time."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStatistics:
+    """Bytes on the wire and decoded, held by all readers together: now, at most so far, and at most ever."""
+
+    bytes: int
+    bytes_most: int
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """files: how many of those that were opened are known how surely; None: of which nothing is known."""
+
+    counters: Mapping[str, int]
+    store: StoreStatistics
+    memory: MemoryStatistics
+    files: Mapping[Level | None, int]
 
 
 class Engine:
@@ -53,6 +76,8 @@ class Engine:
         self._fetcher = Fetcher(nursery, shelf, settings)
         self._revisions = Revisions(self._hub, shelf, settings)
         self._readers: OrderedDict[str, FileReader] = OrderedDict()
+        self._levels: dict[str, Level | None] = {}
+        self._whole = WholeChecker(shelf, nursery, counters)
 
     async def open_repo(self, ref: RepoRef) -> RepoView:
         """The repo at the commit that `ref` is now, its root directory listed.
@@ -63,7 +88,14 @@ class Engine:
         info = await self._revisions.resolve(ref)
         lister = Lister(self._hub, self.shelf, self.settings.endpoint, info.repo, info.commit)
         cas = CasClient(self._http, partial(self._hub.xet_token, info.repo, info.commit))
-        view = RepoView(ref, info, lister=lister, open_reader=partial(self._reader, info, cas), nursery=self._nursery)
+        view = RepoView(
+            ref,
+            info,
+            lister=lister,
+            open_reader=partial(self._reader, info, cas),
+            level_of=partial(self._level_of, info),
+            nursery=self._nursery,
+        )
         await view.children(view.root)
         return view
 
@@ -91,14 +123,32 @@ class Engine:
                 nursery=self._nursery,
                 verify=self.settings.verify,
                 counters=self.counters,
+                names=Names.of(entry),
             )
-        return PlainSource(entry, self._hub, info.repo, info.commit, self.shelf, self.counters)
+        return PlainSource(entry, self._hub, info.repo, info.commit, self.shelf, self.counters, verify=self.settings.verify)
 
     def _drop_idle_readers(self) -> None:
         excess = len(self._readers) - READERS_KEPT_MAX
         if excess > 0:
             for key in [key for key, reader in self._readers.items() if reader.idle][:excess]:
-                del self._readers[key]
+                self._levels[key] = self._readers.pop(key).map.level
+
+    def _level_of(self, info: RepoInfo, entry: TreeEntry) -> Level | None:
+        """How sure all is that this process has learnt of a file; None while that is nothing."""
+        key = key_of(entry, info.repo, info.commit)
+        reader = self._readers.get(key)
+        return reader.map.level if reader is not None else self._levels.get(key)
+
+    async def statistics(self) -> EngineStatistics:
+        """How the engine stands. One hop to a thread."""
+        levels = dict(self._levels) | {key: reader.map.level for key, reader in self._readers.items()}
+        budget = self.shelf.budget
+        return EngineStatistics(
+            self.counters.snapshot(),
+            await trio.to_thread.run_sync(self.shelf.store.statistics),
+            MemoryStatistics(budget.held, budget.held_most, budget.limit),
+            dict(Counter(levels.values())),
+        )
 
     async def flush(self) -> None:
         """Give what was learnt about files to the store."""
@@ -106,9 +156,12 @@ class Engine:
             await reader.flush()
 
     async def run_flusher(self) -> None:
-        """Flush every FLUSH_INTERVAL_S, until cancelled."""
+        """Flush every FLUSH_INTERVAL_S, until cancelled, and have files checked that have become known whole."""
         while True:
             await trio.sleep(FLUSH_INTERVAL_S)
+            if self.settings.verify != "off":
+                for reader in self._readers.values():
+                    self._whole.consider(reader)
             await self.flush()
 
     def __repr__(self) -> str:

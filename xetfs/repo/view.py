@@ -15,6 +15,7 @@ from xetfs.errors import BadHandle, EntryNotFound, IsADirectory, NotADirectory
 from xetfs.protocol.names import CommitId, RepoId, RepoRef
 from xetfs.protocol.tree import RepoInfo, TreeEntry
 from xetfs.reader.file import FileReader
+from xetfs.reader.filemap import Level, level_name
 from xetfs.reader.flights import Flight
 from xetfs.repo.listing import Lister
 
@@ -61,6 +62,7 @@ class RepoView:
         *,
         lister: Lister,
         open_reader: Callable[[TreeEntry], FileReader],
+        level_of: Callable[[TreeEntry], Level | None],
         nursery: trio.Nursery,
     ) -> None:
         self.ref = ref
@@ -70,6 +72,7 @@ class RepoView:
         self.private = info.private or info.gated
         self._lister = lister
         self._open_reader = open_reader
+        self._level_of = level_of
         self._nursery = nursery
         self._listings: dict[int, Flight[None]] = {}
         self.root = Node(1, "", None, None)
@@ -146,7 +149,7 @@ class RepoView:
         return reader
 
     def xattrs(self, node: Node) -> dict[str, bytes]:
-        """Extended attributes of a node: what the listing says of it."""
+        """Extended attributes of a node: what the listing says of it, and how sure all is that was read of a file until now."""
         found = {"user.xetfs.repo": str(self.repo).encode(), "user.xetfs.commit": self.commit.encode()}
         entry = node.entry
         if entry is not None:
@@ -156,4 +159,8 @@ class RepoView:
                 found["user.xetfs.hash"] = entry.file_id.hex().encode()
             if entry.sha256 is not None:
                 found["user.xetfs.sha256"] = entry.sha256.hex().encode()
+            if entry.kind == "file":
+                # An empty file has no bytes that could be wrong.
+                level = self._level_of(entry) if entry.size else Level.FILE
+                found["user.xetfs.verified"] = level_name(level).encode()
         return found

@@ -1,0 +1,190 @@
+"""Whole files: what can be checked only once all of a file is known.
+
+Where a server offers no proofs, and for LFS files, a part of a file is as sure as its framing. When the whole file has become
+known, piece by piece, its name can be computed: the file id from the chunk hashes in its map, the SHA-256 or git id from its
+bytes, as far as all of them are held. If it is the right one, all of the map is raised to Level.FILE. If not, everything that led
+to it is forgotten and dropped, so that the next reader fetches it anew; what programs have read until then was wrong, which is
+logged as an error.
+
+The checks run in the background, one at a time, a piece for each hop to a thread of their own; they fetch nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, Literal
+from weakref import WeakKeyDictionary
+
+import trio
+
+from xetfs import telemetry
+from xetfs.errors import CorruptData
+from xetfs.protocol.fold import Fold
+from xetfs.reader.file import FileReader
+from xetfs.reader.filemap import Level, Run
+from xetfs.reader.shelf import Shelf
+from xetfs.reader.sources import Names
+from xetfs.store.api import Block
+from xetfs.telemetry import Counters
+
+log = logging.getLogger(__name__)
+
+PIECE_CHUNKS: Final = 16
+"""Chunks that are read and hashed in one hop: 1 to 2 MiB, a few milliseconds."""
+BATCH_CHUNKS: Final = 2048
+"""Chunk hashes that are folded in one hop: a few milliseconds, in which the interpreter is busy."""
+
+NameKind = Literal["file_id", "sha256", "git_oid"]
+
+
+class Digest:
+    """The names of a file's content, computed while its runs and its bytes pass by, in order.
+
+    sha256: compute that of a file in Xet too, when it is known; of others it is always computed.
+    Methods are for one thread at a time.
+    """
+
+    def __init__(self, names: Names, size: int, *, sha256: bool) -> None:
+        self._names = names
+        self._fold = Fold() if names.file is not None else None
+        wanted = names.sha256 is not None and (sha256 or names.file is None)
+        self._sha256 = hashlib.sha256() if wanted else None
+        header = b"blob %d\0" % size
+        self._git = hashlib.sha1(header, usedforsecurity=False) if names.git_oid else None
+
+    @property
+    def needs_bytes(self) -> bool:
+        return self._sha256 is not None or self._git is not None
+
+    def add_runs(self, runs: Sequence[Run]) -> None:
+        if self._fold is not None:
+            for run in runs:
+                self._fold.add_chunks(run.hashes, run.start, run.ends)
+
+    def add_bytes(self, data: bytes | bytearray | memoryview) -> None:
+        for digest in (self._sha256, self._git):
+            if digest is not None:
+                digest.update(data)
+
+    def add_block(self, block: Block, start: int, end: int) -> None:
+        """Bytes [start, end) of a block. Raises CorruptData."""
+        self.add_bytes(block.read(start, end))
+
+    def verdicts(self) -> dict[NameKind, bool]:
+        """For each name that was computed whether it is the right one. Ends the computing."""
+        found: dict[NameKind, bool] = {}
+        if self._fold is not None:
+            found["file_id"] = self._fold.file_id() == self._names.file
+        if self._sha256 is not None:
+            found["sha256"] = self._sha256.digest() == self._names.sha256
+        if self._git is not None:
+            found["git_oid"] = self._git.hexdigest() == self._names.git_oid
+        return found
+
+
+class WholeChecker:
+    def __init__(self, shelf: Shelf, nursery: trio.Nursery, counters: Counters) -> None:
+        self._shelf = shelf
+        self._nursery = nursery
+        self._counters = counters
+        self._seen: WeakKeyDictionary[FileReader, int] = WeakKeyDictionary()
+        self._due: set[FileReader] = set()
+        self._one_at_a_time = trio.Lock()
+        self._thread = trio.CapacityLimiter(1)
+
+    def consider(self, reader: FileReader) -> None:
+        """Start a check in the background if the whole file has become known since this was last called."""
+        known = reader.map
+        if self._seen.get(reader) == known.changes or reader in self._due:
+            return
+        self._seen[reader] = known.changes
+        if reader.size and known.is_complete(Level.FRAMING) and not known.is_complete(Level.FILE):
+            self._due.add(reader)
+            self._nursery.start_soon(self._check_in_turn, reader)
+
+    async def _check_in_turn(self, reader: FileReader) -> None:
+        """Nobody waits for this, so it lets no error out."""
+        try:
+            async with self._one_at_a_time:
+                await self.check(reader)
+        except Exception:
+            log.exception("the check of a whole file failed file=%s", reader.source.key[:16])
+        finally:
+            self._due.discard(reader)
+
+    async def check(self, reader: FileReader) -> bool | None:
+        """Whether a file that is known whole is what its name says; None if that cannot be told: it has no name, or its bytes are
+        needed and not all held. The reader's map, and what is held, follow from the answer."""
+        runs = reader.map.runs()
+        digest = Digest(reader.source.names, reader.size, sha256=False)
+        if digest.needs_bytes:
+            if not await self._feed_bytes(digest, runs):
+                return None
+        else:
+            await self._feed_runs(digest, runs)
+        verdicts = await trio.to_thread.run_sync(digest.verdicts, limiter=self._thread)
+        if not verdicts:
+            return None
+        if all(verdicts.values()):
+            self._counters.add(telemetry.READER_WHOLE_RIGHT)
+            log.info("a whole file is what its name says file=%s", reader.source.key[:16])
+            accept(reader, runs)
+            return True
+        self._counters.add(telemetry.READER_WHOLE_WRONG)
+        log.error(
+            "a whole file is not what its name says, dropped: what was read of it until now was wrong file=%s wrong=%s",
+            reader.source.key[:16],
+            ",".join(kind for kind, right in verdicts.items() if not right),
+        )
+        await reject(reader, runs, self._shelf)
+        return False
+
+    async def _feed_runs(self, digest: Digest, runs: Sequence[Run]) -> None:
+        batch: list[Run] = []
+        chunks = 0
+        for run in runs:
+            batch.append(run)
+            chunks += len(run.ends)
+            if chunks >= BATCH_CHUNKS:
+                await trio.to_thread.run_sync(digest.add_runs, batch, limiter=self._thread)
+                batch, chunks = [], 0
+        await trio.to_thread.run_sync(digest.add_runs, batch, limiter=self._thread)
+
+    async def _feed_bytes(self, digest: Digest, runs: Sequence[Run]) -> bool:
+        """Whether all bytes were held, and held right."""
+        for run in runs:
+            position = 0
+            while position < len(run.ends):
+                chunk = run.chunks.start + position
+                block = await self._shelf.find(run.xorb, chunk)
+                if block is None:
+                    return False
+                first = chunk - block.chunks.start
+                count = min(PIECE_CHUNKS, len(run.ends) - position, len(block.chunks) - first)
+                if b"".join(block.hashes[first : first + count]) != run.hashes_of(position, position + count):
+                    return False
+                start, end = block.offsets[first], block.offsets[first + count]
+                try:
+                    await trio.to_thread.run_sync(digest.add_block, block, start, end, limiter=self._thread)
+                except CorruptData as exc:
+                    log.warning("dropped a bad block, found by the check of a whole file: %s", exc)
+                    await self._shelf.drop(block)
+                    return False
+                position += count
+        return True
+
+
+def accept(reader: FileReader, runs: Sequence[Run]) -> None:
+    """Raise runs that together gave a file's name."""
+    reader.adopt([replace(run, level=Level.FILE) for run in runs if run.level < Level.FILE])
+
+
+async def reject(reader: FileReader, runs: Sequence[Run], shelf: Shelf) -> None:
+    """Forget a file whose runs together gave another name, and drop the bytes of those that nothing else vouches for."""
+    reader.disown()
+    for run in runs:
+        if run.level < Level.FILE:
+            await shelf.drop_chunks(run.xorb, run.chunks)
