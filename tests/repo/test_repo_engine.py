@@ -1,0 +1,244 @@
+"""The engine over a test hub: repos as trees, what is asked for and what is kept."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from xetfs.errors import (
+    AccessDenied,
+    AuthRequired,
+    EntryNotFound,
+    IsADirectory,
+    NotADirectory,
+    Offline,
+    RepoNotFound,
+    RevisionNotFound,
+)
+from xetfs.protocol.names import RepoRef
+from xetfs.protocol.ranges import ByteRange
+from xetfs.repo import Engine, Node, RepoView, open_engine
+from xetfs.settings import Secret, Settings
+from xetfs.testhub import StoredFile, TestHub, open_test_hub
+
+OpenEngine = Callable[..., AbstractAsyncContextManager[Engine]]
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[TestHub]:
+    async with open_test_hub(tmp_path / "hub") as hub:
+        yield hub
+
+
+@pytest.fixture
+def engine(hub: TestHub, tmp_path: Path) -> OpenEngine:
+    """engine(**settings): an engine with the cache directory of this test."""
+
+    @asynccontextmanager
+    async def make(**settings: object) -> AsyncIterator[Engine]:
+        chosen = Settings(**{"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache", **settings})  # type: ignore[arg-type]
+        async with open_engine(chosen) as opened:
+            yield opened
+
+    return make
+
+
+def xet_file(hub: TestHub, content: bytes) -> StoredFile:
+    chunks = [content[i : i + 50_000] for i in range(0, len(content), 50_000)]
+    return hub.xet.add_file_from_chunks(chunks)[1]
+
+
+def make_repo(hub: TestHub, name: str = "acme/demo", *, kind: str = "model", private: bool = False) -> dict[str, bytes]:
+    """A repo with files of every kind; their content by path."""
+    content = random.Random(3).randbytes(400_000)
+    files: dict[str, bytes | StoredFile] = {
+        "README.md": b"# demo\n",
+        "empty": b"",
+        "data/deep/er/model.bin": xet_file(hub, content),
+        "data/ünïcödé ☃.txt": b"snow",
+        "%41#?&+ .txt": b"percent",
+    }
+    repo = hub.storage.create_repo(kind, name, private=private)
+    hub.storage.commit_files(repo, files)
+    return {path: value if isinstance(value, bytes) else content for path, value in files.items()}
+
+
+async def walk(view: RepoView, node: Node) -> dict[str, Node]:
+    found = {}
+    for child in await view.children(node):
+        if child.is_directory:
+            found.update(await walk(view, child))
+        else:
+            found[child.path] = child
+    return found
+
+
+async def read(view: RepoView, node: Node) -> bytes:
+    reader = view.open_file(node)
+    try:
+        return bytes(await reader.read(ByteRange(0, node.size)))
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize(("kind", "name"), [("model", "acme/demo"), ("dataset", "datasets/acme/demo"), ("space", "spaces/acme/demo")])
+async def test_every_file_of_every_kind_of_repo(hub: TestHub, engine: OpenEngine, kind: str, name: str) -> None:
+    files = make_repo(hub, kind=kind)
+    async with engine() as opened:
+        view = await opened.open_repo(RepoRef.parse(name))
+        nodes = await walk(view, view.root)
+        assert {path: await read(view, node) for path, node in nodes.items()} == files
+        assert [view.node(node.number) for node in nodes.values()] == list(nodes.values())
+        hub.log.reset()
+        assert {path: await read(view, node) for path, node in nodes.items()} == files
+        assert hub.requests() == []
+
+
+async def test_a_second_engine_asks_only_what_the_revision_is(hub: TestHub, engine: OpenEngine) -> None:
+    files = make_repo(hub)
+    async with engine() as opened:
+        view = await opened.open_repo(RepoRef.parse("acme/demo"))
+        for node in (await walk(view, view.root)).values():
+            await read(view, node)
+    hub.log.reset()
+    async with engine() as opened:
+        view = await opened.open_repo(RepoRef.parse("acme/demo"))
+        assert {path: await read(view, node) for path, node in (await walk(view, view.root)).items()} == files
+    assert [record.path for record in hub.requests()] == ["/api/models/acme/demo/revision/main"]
+    hub.log.reset()
+    async with engine(offline=True) as opened:
+        again = await opened.open_repo(RepoRef.parse("acme/demo"))
+        assert again.commit == view.commit
+        assert {path: await read(again, node) for path, node in (await walk(again, again.root)).items()} == files
+        with pytest.raises(Offline):
+            await opened.open_repo(RepoRef.parse("acme/other"))
+    assert hub.requests() == []
+
+
+async def test_the_hub_unreachable_means_the_last_known_commit(
+    hub: TestHub, engine: OpenEngine, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    make_repo(hub)
+    async with engine() as opened:
+        commit = (await opened.open_repo(RepoRef.parse("acme/demo"))).commit
+    hub.servers["hub"].refuse()
+    with caplog.at_level(logging.WARNING):
+        async with engine(attempts_max=1) as opened:
+            assert (await opened.open_repo(RepoRef.parse("acme/demo"))).commit == commit
+    assert "serving the last known commit" in caplog.text
+
+
+async def test_names_lead_to_their_commit(hub: TestHub, engine: OpenEngine) -> None:
+    make_repo(hub)
+    repo = hub.storage.require_repo("model", "acme/demo")
+    hub.storage.add_old_name(repo, "gpt2")
+    async with engine() as opened:
+        view = await opened.open_repo(RepoRef.parse("gpt2"))
+        assert str(view.repo) == "acme/demo"
+        by_commit = await opened.open_repo(RepoRef.parse(f"acme/demo@{view.commit}"))
+        assert by_commit.commit == view.commit
+
+
+@pytest.mark.parametrize(
+    ("ref", "error"),
+    [
+        ("acme/absent", RepoNotFound),
+        ("acme/demo@absent", RevisionNotFound),
+        ("acme/demo/absent", EntryNotFound),
+        ("acme/demo/README.md", EntryNotFound),
+        ("datasets/acme/demo", RepoNotFound),
+    ],
+)
+async def test_what_is_not_there(hub: TestHub, engine: OpenEngine, ref: str, error: type[Exception]) -> None:
+    make_repo(hub)
+    async with engine() as opened:
+        with pytest.raises(error):
+            await opened.open_repo(RepoRef.parse(ref))
+
+
+async def test_a_subfolder_is_a_root_of_its_own(hub: TestHub, engine: OpenEngine) -> None:
+    make_repo(hub)
+    async with engine() as opened:
+        view = await opened.open_repo(RepoRef.parse("acme/demo/data/deep"))
+        assert [node.name for node in await view.children(view.root)] == ["er"]
+        with pytest.raises(EntryNotFound):
+            await view.lookup(view.root, "README.md")
+
+
+async def test_private_and_gated_repos_fail_when_they_are_opened(hub: TestHub, engine: OpenEngine) -> None:
+    hub.accounts.add_user("owner")
+    hub.accounts.add_user("guest")
+    hub.accounts.add_token("hf_owner", "owner", "write")
+    hub.accounts.add_token("hf_guest", "guest", "read")
+    make_repo(hub, "owner/secret", private=True)
+    make_repo(hub, "owner/gated")
+    hub.storage.update_repo(hub.storage.require_repo("model", "owner/gated"), gated="manual")
+    async with engine(token=Secret("hf_owner")) as opened:
+        await opened.open_repo(RepoRef.parse("owner/secret"))
+        await opened.open_repo(RepoRef.parse("owner/gated"))
+    for token, error in [(Secret("hf_guest"), AccessDenied), (None, AuthRequired)]:
+        async with engine(token=token) as opened:
+            with pytest.raises(RepoNotFound):
+                await opened.open_repo(RepoRef.parse("owner/secret"))
+            with pytest.raises(error):
+                await opened.open_repo(RepoRef.parse("owner/gated"))
+        async with engine(token=token, offline=True) as opened:
+            for name in ("owner/secret", "owner/gated"):
+                with pytest.raises(Offline):
+                    await opened.open_repo(RepoRef.parse(name))
+    async with engine(token=Secret("hf_owner"), offline=True) as opened:
+        await opened.open_repo(RepoRef.parse("owner/secret"))
+
+
+async def test_names_that_cannot_be_served_are_left_out(
+    hub: TestHub, engine: OpenEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    repo = hub.storage.create_repo("model", "acme/odd")
+    long = "x" * 256
+    hub.storage.commit_files(repo, {"good": b"1", long: b"2", "a\0b": b"3", "new\nline": b"4", "ok/..": b"5", "é" * 127: b"6"})
+    async with engine() as opened:
+        view = await opened.open_repo(RepoRef.parse("acme/odd"))
+        assert [node.name for node in await view.children(view.root)] == ["good", "new\nline", "ok", "é" * 127]
+        assert await view.children(await view.lookup(view.root, "ok")) == ()
+    assert "cannot be served" in caplog.text
+
+
+async def test_wrong_kinds_of_nodes(hub: TestHub, engine: OpenEngine) -> None:
+    make_repo(hub)
+    async with engine() as opened:
+        view = await opened.open_repo(RepoRef.parse("acme/demo"))
+        readme = await view.lookup(view.root, "README.md")
+        with pytest.raises(NotADirectory):
+            await view.children(readme)
+        with pytest.raises(NotADirectory):
+            await view.lookup(readme, "x")
+        with pytest.raises(IsADirectory):
+            view.open_file(view.root)
+        with pytest.raises(EntryNotFound):
+            await view.lookup(view.root, "absent")
+        assert view.xattrs(readme)["user.xetfs.commit"] == view.commit.encode()
+
+
+async def test_a_large_directory_is_listed_once_for_all_who_ask(hub: TestHub, engine: OpenEngine) -> None:
+    repo = hub.storage.create_repo("dataset", "acme/many")
+    hub.storage.commit_files(repo, {f"files/{i:05}.txt": b"x" for i in range(5000)})
+    async with engine() as opened:
+        view = await opened.open_repo(RepoRef.parse("datasets/acme/many"))
+        hub.log.reset()
+        folder = await view.lookup(view.root, "files")
+        counts = []
+
+        async def count() -> None:
+            counts.append(len(await view.children(folder)))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(count)
+        assert counts == [5000] * 10
+        assert len(hub.requests()) == 5
