@@ -28,7 +28,7 @@ def test_every_error_has_its_own_row(kind: type[errors.XetfsError]) -> None:
 
 
 def test_only_errors_of_ours_and_the_deadline_have_rows() -> None:
-    assert set(ERRNO) == {*leaves(errors.XetfsError), trio.TooSlowError}
+    assert set(ERRNO) == {*leaves(errors.XetfsError), errors.Unavailable, trio.TooSlowError}
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,7 @@ def test_only_errors_of_ours_and_the_deadline_have_rows() -> None:
         (errors.AccessDenied(""), errno.EACCES),
         (errors.RateLimited(""), errno.EIO),
         (errors.Unavailable(""), errno.EIO),
+        (errors.TimedOut(""), errno.ETIMEDOUT),
         (trio.TooSlowError(), errno.ETIMEDOUT),
         (errors.Offline(""), errno.ENETUNREACH),
         (errors.CorruptData(""), errno.EIO),

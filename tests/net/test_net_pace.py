@@ -1,0 +1,125 @@
+"""What is learnt of an origin's answers, and how long the next is waited for."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+from loopback import Asked, answer, client_of, serving
+
+from xetfs.errors import TimedOut
+from xetfs.net.pace import BULK_BYTES_MIN, SAMPLES_MAX, SAMPLES_MIN, Pace, Samples
+from xetfs.telemetry import NET_REQUESTS, NET_STALLS
+
+
+def pace_after(*silences: float, floor_s: float = 2.0, ceiling_s: float = 10.0) -> Pace:
+    pace = Pace(floor_s=floor_s, ceiling_s=ceiling_s)
+    for silence in silences:
+        pace.note_silence(silence)
+    return pace
+
+
+def test_nothing_is_usual_before_there_are_some_answers() -> None:
+    pace = pace_after(*[0.1] * (SAMPLES_MIN - 1))
+    assert pace.usual_s(0) is None
+    assert [pace.patience_s(attempt) for attempt in (1, 2, 3, 99)] == [5, 10, 10, 10]
+
+
+def test_a_fast_origin_is_waited_for_no_less_than_the_floor_and_longer_each_time() -> None:
+    pace = pace_after(*[0.02] * SAMPLES_MIN)
+    assert [pace.patience_s(attempt) for attempt in (1, 2, 3, 4)] == [2, 4, 8, 10]
+
+
+def test_a_slow_origin_is_waited_for_as_long_as_it_takes_and_no_longer_than_the_ceiling() -> None:
+    assert pace_after(*[1.0] * SAMPLES_MIN).patience_s(1) == 4
+    assert pace_after(*[60.0] * SAMPLES_MIN).patience_s(1) == 10
+
+
+def test_a_floor_above_the_ceiling_gives_way() -> None:
+    assert pace_after(*[0.01] * SAMPLES_MIN, floor_s=2, ceiling_s=0.5).patience_s(1) == 0.5
+
+
+def test_a_few_slow_answers_change_nothing_and_many_do() -> None:
+    assert pace_after(*[0.1] * 61, *[9.0] * 3).patience_s(1) == 2
+    assert pace_after(*[0.1] * 61, *[9.0] * 10).patience_s(1) == 10
+
+
+def test_old_answers_are_forgotten() -> None:
+    assert pace_after(*[9.0] * SAMPLES_MAX, *[0.1] * SAMPLES_MAX).patience_s(1) == 2
+
+
+def test_bytes_take_their_time_on_top() -> None:
+    pace = pace_after(*[0.5] * SAMPLES_MIN)
+    assert pace.usual_s(BULK_BYTES_MIN) is None
+    for _ in range(SAMPLES_MIN):
+        pace.note_body(1000, 50.0)  # too short to say anything of the line
+        pace.note_body(10_000_000, 1.0)
+    assert pace.usual_s(20_000_000) == 2.5
+    assert pace.usual_s(10) is not None
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=SAMPLES_MIN, max_size=3 * SAMPLES_MAX))
+def test_what_is_usual_is_one_of_the_latest_and_rarely_exceeded(values: list[float]) -> None:
+    samples = Samples()
+    for value in values:
+        samples.add(value)
+    latest = values[-SAMPLES_MAX:]
+    assert samples.usual in latest
+    assert sum(value > samples.usual for value in latest) <= 0.05 * len(latest)
+
+
+async def test_a_stall_is_noticed_by_what_is_usual_and_slowness_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    """After some quick answers one that is silent is given up after the floor; the next wait is twice as long."""
+    silent_s = {"/quick": 0.0, "/slow": 3.0, "/dead": 1e6}
+    asked_at: list[float] = []
+
+    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        asked_at.append(trio.current_time())
+        await trio.sleep(silent_s[asked.path])
+        return answer(200, b"ok")
+
+    async with (
+        serving(handler) as server,
+        client_of(server.url, stall_timeout_s=10.0, stall_timeout_min_s=2.0, attempts_max=4) as client,
+    ):
+        for _ in range(30):
+            await client.request(f"{server.url}/quick", "quick")
+        asked_at.clear()
+        start = trio.current_time()
+        assert (await client.request(f"{server.url}/slow", "slow")).body == b"ok"
+        assert len(asked_at) == 2
+        assert trio.current_time() - start <= 2 + 0.25 + 3 + 0.01
+        start = trio.current_time()
+        with pytest.raises(TimedOut):
+            await client.request(f"{server.url}/dead", "dead")
+        assert 2 + 4 + 8 + 10 <= trio.current_time() - start <= 2 + 4 + 8 + 10 + 2
+        assert client.counters[NET_STALLS] == 1 + 4
+        assert client.counters[NET_REQUESTS] == 30 + 2 + 4
+
+
+async def test_a_stall_beside_others_that_are_answered_disturbs_nobody(autojump_clock: trio.testing.MockClock) -> None:
+    """One path is dead, the origin is not: each silence costs the one connection that it happened on."""
+
+    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        if asked.path == "/dead":
+            await trio.sleep_forever()
+        return answer(200, b"ok")
+
+    async def keep_asking(scope: trio.CancelScope) -> None:
+        with scope:
+            while True:
+                await client.request(f"{server.url}/alive", "alive")
+                await trio.sleep(0.1)
+
+    async with serving(handler) as server, client_of(server.url, stall_timeout_s=2.0, attempts_max=6) as client:
+        scope = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_asking, scope)
+            await trio.sleep(1)
+            with pytest.raises(TimedOut):
+                await client.request(f"{server.url}/dead", "dead")
+            scope.cancel()
+        assert len([asked for asked in server.asked if asked.path == "/dead"]) == 6
+        assert server.connections == 1 + 6
