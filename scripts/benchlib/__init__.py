@@ -1,0 +1,16 @@
+"""The benchmark behind scripts/bench: xetfs beside what people use instead, in one run, on one machine, against one server.
+
+figures.py    numbers with a spread, targets, verdicts                         pure
+records.py    what the hub's log says: requests, bytes, round trips            pure
+report.py     the table and the JSON                                           pure
+picture.py    bars of figures against their targets, as SVG                    pure
+stacks.py     collapsed stacks: the top entries and a flame graph              pure
+processes.py  CPU time, memory and page faults from /proc
+data.py       what is read: made once, uploaded by the real client, kept
+lab.py        the hub, mounts, readers in fresh processes, and their accounts
+readers.py    the programs that read, each in a process of its own
+scenarios.py, scenarios_*.py   what is measured, and what of it is a figure
+profile.py    a profile of the daemon during a scenario
+compare.py    counted things of this checkout beside those of another revision
+command.py    arguments, order, output
+"""

@@ -1,0 +1,102 @@
+"""The test hub in a process of its own, and its control endpoint."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchlib.records import Traffic, traffic_of
+
+END_S = 20
+_PIECE = 4 * 1024 * 1024
+
+
+class Hub:
+    """A running hub; a context manager."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        command = [sys.executable, "-m", "xetfs.testhub", str(directory), "--json-ready"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the hub did not start, and ended with {self._process.wait(END_S)}")
+        self.endpoint: str = json.loads(line)["endpoint"]
+
+    def __enter__(self) -> Hub:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def client_env(self, home: Path) -> dict[str, str]:
+        """The environment in which the Hub's own client knows nothing but this hub."""
+        return {
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HOME": str(home),
+            "HF_TOKEN": "",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+        }
+
+    def traffic(self) -> Traffic:
+        """Since the last reset."""
+        return traffic_of(self._control("GET", "requests")["requests"])
+
+    def reset(self) -> None:
+        self._control("DELETE", "requests", {})
+
+    @contextmanager
+    def shaped(self, shape: Mapping[str, float]) -> Iterator[None]:
+        """The fields of Shape, for a while."""
+        self._control("PUT", "shape", shape)
+        try:
+            yield
+        finally:
+            self._control("PUT", "shape", {})
+
+    @contextmanager
+    def without_proofs(self) -> Iterator[None]:
+        self._control("PUT", "options", {"proof_status": 404})
+        try:
+            yield
+        finally:
+            self._control("PUT", "options", {"proof_status": 200})
+
+    def preload(self, repos_bytes_max: int) -> None:
+        """Bring its xorbs into the page cache, so that the disk of the server plays no part in what is measured."""
+        left = repos_bytes_max
+        for path in sorted((self._directory / "xorbs").glob("*/*"), key=lambda path: path.stat().st_mtime_ns):
+            left -= path.stat().st_size
+            if left < 0:
+                return
+            with path.open("rb", buffering=0) as file:
+                while file.read(_PIECE):
+                    pass
+
+    def _control(self, method: str, what: str, body: Mapping[str, Any] | None = None) -> Any:
+        request = urllib.request.Request(f"{self.endpoint}/_testhub/{what}", method=method)
+        request.add_header("Content-Type", "application/json")
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(request, data, timeout=60) as answer:
+            return json.load(answer)

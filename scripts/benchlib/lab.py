@@ -1,0 +1,211 @@
+"""One place to measure in: the hub, mounts of xetfs with their daemons, readers, and the account of a pass.
+
+A pass begins with a quiet machine: written data flushed, page cache dropped (as root), what the hub will serve brought back into
+it. Cold means a fresh --cache-dir for xetfs, and a fresh HF_HOME for the Hub's client; warm means a new mount on a cache
+directory that holds everything. Nothing is timed but what the reader itself times, or what is said so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchlib.data import Data
+from benchlib.hub import Hub
+from benchlib.processes import account, peak_bytes, reset_peak, settle
+from benchlib.records import Traffic
+
+COMMAND_S = 120
+PASS_S = 900
+DROP_CACHES = Path("/proc/sys/vm/drop_caches")
+GB = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One pass of one system. seconds and bytes as the reader saw them; CPU and peak by process: reader, daemon, hub.
+
+    The hub's share is not the system's fault, and yet worth seeing: it has the same two cores."""
+
+    seconds: float
+    bytes: int
+    cpu_s: Mapping[str, float]
+    peak_bytes: Mapping[str, int]
+    faults: int
+    traffic: Traffic
+    seen: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def bytes_s(self) -> float:
+        return self.bytes / self.seconds
+
+    @property
+    def cpu_s_gb(self) -> float:
+        """CPU seconds per 10⁹ bytes read, of reader and daemon together."""
+        return (self.cpu_s["reader"] + self.cpu_s.get("daemon", 0.0)) / (self.bytes / GB)
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A mounted repo and its daemon, which is our child."""
+
+    path: Path
+    pid: int
+    cache_dir: Path
+    log: Path
+
+
+class Lab:
+    """See the module. watch: called with the pid of a daemon at the begin of a pass, gives what to call at its end."""
+
+    def __init__(self, hub: Hub, data: Data, base: Path, *, xetfs: Sequence[str] = (sys.executable, "-m", "xetfs")) -> None:
+        self.hub = hub
+        self.data = data
+        self.base = base
+        self.warm_caches: dict[str, Path] = {}
+        self.watch: Callable[[int], Callable[[], None]] | None = None
+        self._xetfs = tuple(xetfs)
+
+    # A pass
+
+    def quiet(self, *, hub_bytes: int = 0) -> None:
+        """Before a pass: nothing to write back, nothing in the page cache, but the first `hub_bytes` of what the hub serves."""
+        os.sync()
+        with suppress(PermissionError):
+            DROP_CACHES.write_text("3")
+        if hub_bytes:
+            self.hub.preload(hub_bytes)
+
+    def measure(self, read: Callable[[], list[dict[str, float]]], mounted: Mounted | None = None) -> Sample:
+        """Run `read`, which gives what each of its readers saw, and account for it. Readers at the same time count together."""
+        pids = {"hub": self.hub.pid} | ({"daemon": mounted.pid} if mounted else {})
+        for pid in pids.values():
+            reset_peak(pid)
+        self.hub.reset()
+        ended = self.watch(mounted.pid) if self.watch and mounted else None
+        before = {name: account(pid) for name, pid in pids.items()}
+        seen = read()
+        for pid in pids.values():
+            settle(pid)
+        spent = {name: account(pid).since(before[name]) for name, pid in pids.items()}
+        if ended:
+            ended()
+        cpu_s = {name: one.cpu_s for name, one in spent.items()} | {"reader": sum(one["cpu_s"] for one in seen)}
+        peaks = {name: peak_bytes(pid) for name, pid in pids.items()} | {"reader": int(max(one["peak_bytes"] for one in seen))}
+        return Sample(
+            seconds=max(one["seconds"] for one in seen),
+            bytes=int(sum(one["bytes"] for one in seen)),
+            cpu_s=cpu_s,
+            peak_bytes=peaks,
+            faults=spent["daemon"].faults if mounted else 0,
+            traffic=self.hub.traffic(),
+            seen=seen[0],
+        )
+
+    def read(self, reader: str, /, env: Mapping[str, str] | None = None, **arguments: Any) -> list[dict[str, float]]:
+        """One reader in a fresh process."""
+        return self.read_all([(reader, arguments)], env)
+
+    def read_all(
+        self, readers: Sequence[tuple[str, Mapping[str, Any]]], env: Mapping[str, str] | None = None
+    ) -> list[dict[str, float]]:
+        """Several readers, each in a fresh process, at the same time; what each saw."""
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-m", "benchlib.readers", name, json.dumps(arguments)],
+                env={**os.environ, **(env or {})},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for name, arguments in readers
+        ]
+        try:
+            outputs = [process.communicate(timeout=PASS_S)[0] for process in running]
+        finally:
+            for process in running:
+                process.kill()
+                process.wait()
+        for process, (name, _) in zip(running, readers, strict=True):
+            if process.returncode:
+                raise RuntimeError(f"the reader {name} ended with {process.returncode}")
+        return [json.loads(output) for output in outputs]
+
+    @contextmanager
+    def client_env(self) -> Iterator[dict[str, str]]:
+        """For a fresh process of the Hub's client with an empty HF_HOME."""
+        home = Path(tempfile.mkdtemp(prefix="home-", dir=self.base))
+        try:
+            yield self.hub.client_env(home)
+        finally:
+            shutil.rmtree(home)
+
+    # Mounts
+
+    def command(self, *arguments: str) -> list[str]:
+        return [*self._xetfs, *arguments]
+
+    def env(self) -> dict[str, str]:
+        """The environment of xetfs: this hub, no token, nothing of the user's."""
+        own = self.hub.client_env(self.base / "no-home")
+        return {**os.environ, **own, "XDG_STATE_HOME": str(self.base / "state"), "XDG_CACHE_HOME": str(self.base / "cache")}
+
+    @contextmanager
+    def mount(self, repo: str, cache_dir: Path, *, under: Sequence[str] = ()) -> Iterator[Mounted]:
+        """Mount a repo; the daemon stays in the foreground, so that it is one process whose pid is known.
+
+        under: a program to run it under, such as `perf stat`."""
+        here = Path(tempfile.mkdtemp(prefix="mount-", dir=self.base))
+        path, log = here / "at", here / "log"
+        path.mkdir()
+        command = self.command("mount", repo, str(path), "--foreground", "--cache-dir", str(cache_dir), "--log-file", str(log))
+        daemon = subprocess.Popen([*under, *command], env=self.env(), stdout=subprocess.PIPE)
+        assert daemon.stdout is not None
+        try:
+            if not daemon.stdout.readline().startswith(b"mounted"):
+                raise RuntimeError(f"xetfs did not mount {repo}:\n{_tail(log)}")
+            yield Mounted(path, daemon.pid, cache_dir, log)
+            subprocess.run(self.command("umount", str(path)), env=self.env(), check=True, timeout=COMMAND_S)
+            daemon.wait(COMMAND_S)
+        finally:
+            if daemon.poll() is None:
+                daemon.terminate()
+                try:
+                    daemon.wait(COMMAND_S)
+                except subprocess.TimeoutExpired:
+                    daemon.kill()
+                    subprocess.run(["umount", "--lazy", str(path)], check=False)
+            daemon.stdout.close()
+        shutil.rmtree(here)
+
+    @contextmanager
+    def mount_cold(self, repo: str, *, under: Sequence[str] = ()) -> Iterator[Mounted]:
+        """Mounted on an empty cache directory, which is removed afterwards."""
+        cache = Path(tempfile.mkdtemp(prefix="cold-", dir=self.base))
+        try:
+            with self.mount(repo, cache, under=under) as mounted:
+                yield mounted
+        finally:
+            shutil.rmtree(cache, ignore_errors=True)
+
+    def warm_cache(self, repo: str, file: str) -> Path:
+        """A cache directory that holds all of a file, filled at the first call."""
+        if repo not in self.warm_caches:
+            cache = Path(tempfile.mkdtemp(prefix="warm-", dir=self.base))
+            with self.mount(repo, cache) as mounted:
+                self.read("sequential", path=str(mounted.path / file), block=1024 * 1024)
+                settle(mounted.pid)
+            self.warm_caches[repo] = cache
+        return self.warm_caches[repo]
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text().splitlines()[-20:]) if log.exists() else "(no log)"

@@ -1,0 +1,199 @@
+"""The programs that read. Each runs alone in a fresh process (`python -m benchlib.readers NAME ARGUMENTS`, arguments as JSON) and
+prints what it saw: seconds of the work itself without start-up and imports, the bytes it was given, its CPU time likewise, its
+peak of memory. None of them knows about xetfs: they read paths, or do what a user of huggingface_hub does.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from benchlib.processes import account, peak_bytes
+
+PAGE = 4096
+
+
+class Watch:
+    """Time and CPU of the stretch between start and stop."""
+
+    seconds = 0.0
+    cpu_s = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        before, began = account("self"), time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - began
+            self.cpu_s += account("self").since(before).cpu_s
+
+
+def sequential(watch: Watch, path: str, block: int, start: int = 0, end: int | None = None) -> dict[str, float]:
+    """From start to end, `block` bytes at a time, into one buffer."""
+    buffer = memoryview(bytearray(block))
+    total = 0
+    with watch.running():
+        file = os.open(path, os.O_RDONLY)
+        while end is None or start < end:
+            got = os.preadv(file, [buffer if end is None else buffer[: end - start]], start)
+            if not got:
+                break
+            start += got
+            total += got
+        os.close(file)
+    return {"bytes": total}
+
+
+def shuffled(watch: Watch, path: str, block: int, seed: int) -> dict[str, float]:
+    """All of it, in blocks, in a random order."""
+    size = os.path.getsize(path)
+    places = list(range(0, size, block))
+    random.Random(seed).shuffle(places)
+    buffer = bytearray(block)
+    total = 0
+    with watch.running():
+        file = os.open(path, os.O_RDONLY)
+        for place in places:
+            total += os.preadv(file, [buffer], place)
+        os.close(file)
+    return {"bytes": total}
+
+
+def random_reads(watch: Watch, path: str, length: int, count: int, seed: int) -> dict[str, float]:
+    """`count` reads past the page cache, one after the other."""
+    chance = random.Random(seed)
+    pages = os.path.getsize(path) // PAGE - length // PAGE
+    places = [chance.randrange(pages) * PAGE for _ in range(count)]
+    buffer = mmap.mmap(-1, length)  # aligned, as O_DIRECT asks
+    total = 0
+    file = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    with watch.running():
+        for place in places:
+            total += os.preadv(file, [buffer], place)
+    os.close(file)
+    return {"bytes": total, "count": count}
+
+
+def threads(watch: Watch, path: str, length: int, count: int, threads: int, seed: int) -> dict[str, float]:
+    """`count` reads at far places, shared out among threads that use one descriptor."""
+    size = os.path.getsize(path)
+    places = list(range(0, size - length, (size - length) // count))[:count]
+    random.Random(seed).shuffle(places)
+    given = [0] * threads
+    file = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
+
+    def work(number: int) -> None:
+        for place in places[number::threads]:
+            given[number] += len(os.pread(file, length, place))
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    with watch.running():
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    os.close(file)
+    return {"bytes": sum(given), "count": count}
+
+
+def tensors(watch: Watch, path: str, share: float, seed: int) -> dict[str, float]:
+    """Load a share of the tensors of a safetensors file (by bytes, picked at random), in the order of the file."""
+    from safetensors import safe_open
+
+    with watch.running():
+        return _load_tensors(safe_open, path, share, seed)
+
+
+def _load_tensors(safe_open: Any, path: str, share: float, seed: int) -> dict[str, float]:
+    loaded = {}
+    with safe_open(path, framework="numpy") as file:
+        names = file.offset_keys() if hasattr(file, "offset_keys") else list(file.keys())
+        if share < 1:
+            names = pick(names, int(len(names) * share), seed)
+        for name in names:
+            loaded[name] = file.get_tensor(name)
+    return {"bytes": sum(tensor.nbytes for tensor in loaded.values()), "tensors": len(loaded)}
+
+
+def names(watch: Watch, path: str) -> dict[str, float]:
+    """All names of a directory."""
+    with watch.running():
+        count = len(os.listdir(path))
+    return {"bytes": 0, "count": count}
+
+
+def pick(names: list[str], count: int, seed: int) -> list[str]:
+    """`count` of them, in their own order."""
+    chosen = set(random.Random(seed).sample(names, count))
+    return [name for name in names if name in chosen]
+
+
+def download(watch: Watch, repo: str, file: str, block: int) -> dict[str, float]:
+    """hf_hub_download, and then a read from end to end. `seconds` is the download, `read_s` what the reading took."""
+    import hf_xet  # noqa: F401  (loaded at the first download otherwise)
+    from huggingface_hub import hf_hub_download
+
+    with watch.running():
+        path = hf_hub_download(repo, file)
+    reading = Watch()
+    given = sequential(reading, path, block)
+    return {**given, "read_s": reading.seconds}
+
+
+def download_tensors(watch: Watch, repo: str, file: str) -> dict[str, float]:
+    """hf_hub_download, then load every tensor."""
+    import hf_xet  # noqa: F401  (loaded at the first download otherwise)
+    from huggingface_hub import hf_hub_download
+    from safetensors import safe_open
+
+    with watch.running():
+        return _load_tensors(safe_open, hf_hub_download(repo, file), 1, 0)
+
+
+def ranges(watch: Watch, repo: str, file: str, length: int, places: list[int]) -> dict[str, float]:
+    """HfFileSystem: open, then seek and read at each place."""
+    from huggingface_hub import HfFileSystem
+
+    with HfFileSystem().open(f"{repo}/{file}") as opened, watch.running():
+        total = 0
+        for place in places:
+            opened.seek(place)
+            total += len(opened.read(length))
+    return {"bytes": total, "count": len(places)}
+
+
+def tree(watch: Watch, repo: str) -> dict[str, float]:
+    """HfApi.list_repo_tree of everything."""
+    from huggingface_hub import HfApi
+
+    with watch.running():
+        count = sum(1 for _ in HfApi().list_repo_tree(repo, recursive=True))
+    return {"bytes": 0, "count": count}
+
+
+READERS: dict[str, Callable[..., dict[str, float]]] = {
+    reader.__name__: reader
+    for reader in (sequential, shuffled, random_reads, threads, tensors, names, download, download_tensors, ranges, tree)
+}
+
+
+def main() -> None:
+    name, arguments = sys.argv[1:]
+    watch = Watch()
+    seen = READERS[name](watch, **json.loads(arguments))
+    peak = peak_bytes("self")
+    print(json.dumps({"seconds": watch.seconds, "cpu_s": watch.cpu_s, "peak_bytes": peak, **seen}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What the hub's own log says of a pass: requests and bytes by origin, and how many round trips followed each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ORIGINS = ("hub", "cas", "transfer")
+PROOF_PATH = "/v2/file-chunk-hashes/"
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Requests and body bytes of a pass. round_trips: the most requests of which each began after the one before had ended."""
+
+    requests: Mapping[str, int]
+    sent_bytes: Mapping[str, int]
+    round_trips: int
+    proofs: int
+
+    @property
+    def requests_all(self) -> int:
+        return sum(self.requests.values())
+
+    @property
+    def bytes_all(self) -> int:
+        return sum(self.sent_bytes.values())
+
+
+def traffic_of(records: Iterable[Mapping[str, Any]]) -> Traffic:
+    """From records as the control endpoint gives them."""
+    kept = list(records)
+    return Traffic(
+        {origin: sum(record["origin"] == origin for record in kept) for origin in ORIGINS},
+        {origin: sum(record["bytes_sent"] for record in kept if record["origin"] == origin) for origin in ORIGINS},
+        longest_chain((record["start"], record["start"] if record["end"] is None else record["end"]) for record in kept),
+        sum(record["path"].startswith(PROOF_PATH) for record in kept),
+    )
+
+
+def longest_chain(intervals: Iterable[tuple[float, float]]) -> int:
+    """How many of these (start, end) can be picked so that none begins before the one picked before it has ended.
+
+    That is the number of round trips that had to wait for each other, or happened to: requests that run side by side count once.
+    Over a line without latency nearly all requests are too short to overlap, so it means something only where there is some.
+    """
+    count, free_at = 0, float("-inf")
+    for start, end in sorted(intervals, key=lambda interval: interval[1]):
+        if start >= free_at:
+            count += 1
+            free_at = end
+    return count

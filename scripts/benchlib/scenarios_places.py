@@ -1,0 +1,186 @@
+"""Reading here and there: cold 4 KiB, warm 4 KiB, many threads on one descriptor."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from benchlib.data import MIB
+from benchlib.figures import Figure, at_least, at_most, each, ratios
+from benchlib.lab import Lab, Mounted, Sample
+from benchlib.records import Traffic
+from benchlib.scenarios import XETFS, Pass, Samples, Scenario
+from benchlib.scenarios_stream import HUB_SHARE, size_text
+
+PAGE: Final = 4096
+PLACES: Final = 12
+RTT: Final = 0.040
+RANGES: Final = "HfFileSystem"
+NO_PROOF: Final = "xetfs, no proofs offered"
+WARM_READS: Final = 20_000
+THREADS: Final = 8
+READS_PER_THREAD: Final = 12
+THREADS_RTT: Final = 0.020
+ONE: Final = "xetfs, one thread"
+
+
+def places(size: int, *, seed: int) -> list[int]:
+    """Far from each other and from both ends, on no boundary in particular; the same for every system."""
+    chance = random.Random(seed)
+    step = size // (PLACES + 1)
+    found = [step // 2 + number * step + chance.randrange(step // 4) for number in range(PLACES)]
+    chance.shuffle(found)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class OneRead:
+    """A read that nothing prepared, and what it cost."""
+
+    seconds: float
+    traffic: Traffic
+
+
+def cold_places(*, proof: bool) -> Pass:
+    """4 KiB at each place, one after the other, through one mount and one descriptor that was open before."""
+
+    def take(lab: Lab) -> Sample:
+        content = lab.data.large
+        with lab.mount_cold(content.repo) as mounted, nullcontext() if proof else lab.hub.without_proofs():
+            lab.quiet(hub_bytes=HUB_SHARE * content.size)
+            with lab.hub.shaped({"latency_s": RTT}):
+                reads: list[OneRead] = []
+                sample = lab.measure(lambda: [_read_places(lab, mounted, reads)], mounted)
+        # The first read of a mount brings its own requests (a token for the CAS); it is told apart.
+        rest = reads[1:]
+        return Sample(
+            seconds=sample.seconds,
+            bytes=sample.bytes,
+            cpu_s=sample.cpu_s,
+            peak_bytes=sample.peak_bytes,
+            faults=sample.faults,
+            traffic=sample.traffic,
+            seen={
+                "first_round_trips": reads[0].traffic.round_trips,
+                "first_s": reads[0].seconds,
+                "round_trips": max(read.traffic.round_trips for read in rest),
+                "moved": max(read.traffic.bytes_all for read in rest),
+                "moved_mean": sum(read.traffic.bytes_all for read in rest) / len(rest),
+                "requests": max(read.traffic.requests_all for read in rest),
+                "seconds": sorted(read.seconds for read in rest)[len(rest) // 2],
+            },
+        )
+
+    return take
+
+
+def _read_places(lab: Lab, mounted: Mounted, reads: list[OneRead]) -> dict[str, float]:
+    content = lab.data.large
+    file = os.open(mounted.path / content.file, os.O_RDONLY)
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
+    for place in places(content.size, seed=6):
+        lab.hub.reset()
+        began = time.perf_counter()
+        got = os.pread(file, PAGE, place // PAGE * PAGE)
+        seconds = time.perf_counter() - began
+        if len(got) != PAGE:
+            raise RuntimeError(f"{len(got)} bytes of {PAGE} at {place}")
+        reads.append(OneRead(seconds, lab.hub.traffic()))
+    os.close(file)
+    return {"seconds": sum(read.seconds for read in reads), "bytes": PAGE * PLACES, "cpu_s": 0.0, "peak_bytes": 0}
+
+
+def hf_places(lab: Lab) -> Sample:
+    """The same places by HfFileSystem, as it comes."""
+    content = lab.data.large
+    with lab.client_env() as env, lab.hub.shaped({"latency_s": RTT}):
+        lab.quiet(hub_bytes=HUB_SHARE * content.size)
+        arguments = {"repo": content.repo, "file": content.file, "length": PAGE, "places": places(content.size, seed=6)}
+        return lab.measure(lambda: lab.read("ranges", env, **arguments))
+
+
+def cold_figures(lab: Lab, samples: Samples) -> Sequence[Figure]:
+    ours, bare, theirs = samples[XETFS], samples[NO_PROOF], samples[RANGES]
+    what = f"4 KiB at {PLACES} far places of a file of {size_text(lab.data.large)}, empty cache, 40 ms round trip, after open"
+    figure = partial(Figure, "random")
+    return [
+        figure("time / HfFileSystem", f"{what}; all places, beside seek and read of HfFileSystem", "×",
+               ratios(each(ours, lambda s: s.seconds), each(theirs, lambda s: s.seconds))),
+        figure("sequential round trips", f"{what}; the most of any read but the mount's first, by the hub's log", "",
+               each(ours, lambda s: s.seen["round_trips"]), at_most(2)),
+        figure("sequential round trips of the first", "of the first read of the mount", "",
+               each(ours, lambda s: s.seen["first_round_trips"]), at_most(2)),
+        figure("moved, with proof", f"{what}; body bytes of all answers, the most of any read but the first", "KB",
+               each(ours, lambda s: s.seen["moved"] / 1e3), at_most(400)),
+        figure("moved, with proof, mean", "the mean of all but the first", "KB",
+               each(ours, lambda s: s.seen["moved_mean"] / 1e3)),
+        figure("moved, without", "the same where the server offers no proofs", "KB",
+               each(bare, lambda s: s.seen["moved"] / 1e3), at_most(160)),
+        figure("moved, HfFileSystem", "for all places, per place", "KB",
+               each(theirs, lambda s: s.traffic.bytes_all / PLACES / 1e3)),
+        figure("time", "median of the places but the first", "ms", each(ours, lambda s: 1e3 * s.seen["seconds"])),
+        figure("time of the first", "of the first read of the mount", "ms", each(ours, lambda s: 1e3 * s.seen["first_s"])),
+        figure("time, HfFileSystem", "mean of the places", "ms", each(theirs, lambda s: 1e3 * s.seconds / PLACES)),
+    ]  # fmt: skip
+
+
+def warm_places(lab: Lab) -> Sample:
+    """4 KiB reads past the page cache, from a mount whose blocks are on this disk and in its page cache."""
+    content = lab.data.noise
+    with lab.mount(content.repo, lab.warm_cache(content.repo, content.file)) as mounted:
+        path = str(mounted.path / content.file)
+        lab.read("sequential", path=path, block=MIB)
+        return lab.measure(lambda: lab.read("random_reads", path=path, length=PAGE, count=WARM_READS, seed=7), mounted)
+
+
+def warm_figures(lab: Lab, samples: Samples) -> Sequence[Figure]:
+    ours = samples[XETFS]
+    what = f"{WARM_READS} reads of 4 KiB at random pages of {size_text(lab.data.noise)}, one job, O_DIRECT, read once before"
+    return [
+        Figure("iops", "reads per second", what, "/s", each(ours, lambda s: s.seen["count"] / s.seconds), at_least(20_000)),
+        Figure("iops", "CPU of the daemon per read", what, "µs", each(ours, lambda s: 1e6 * s.cpu_s["daemon"] / s.seen["count"])),
+    ]
+
+
+def threads(count: int) -> Pass:
+    """1 MiB reads at far places, shared out among `count` threads with one descriptor; as many for each thread."""
+
+    def take(lab: Lab) -> Sample:
+        content = lab.data.large
+        with lab.mount_cold(content.repo) as mounted:
+            lab.quiet(hub_bytes=HUB_SHARE * content.size)
+            arguments = {"path": str(mounted.path / content.file), "length": MIB, "count": READS_PER_THREAD * count}
+            with lab.hub.shaped({"latency_s": THREADS_RTT}):
+                return lab.measure(lambda: lab.read("threads", **arguments, threads=count, seed=8), mounted)
+
+    return take
+
+
+def thread_figures(lab: Lab, samples: Samples) -> Sequence[Figure]:
+    many, one = samples[XETFS], samples[ONE]
+    what = f"cold 1 MiB reads at far places, one descriptor, 20 ms round trip, {READS_PER_THREAD} for each thread"
+    return [
+        Figure("threads", f"rate of {THREADS} threads / of one", what, "×",
+               ratios(each(many, lambda s: s.bytes_s), each(one, lambda s: s.bytes_s)), at_least(6)),
+        Figure("threads", f"rate of {THREADS} threads", what, "MB/s", each(many, lambda s: s.bytes_s / 1e6)),
+        Figure("threads", "time of one read, one thread", what, "ms", each(one, lambda s: 1e3 * s.seconds / s.seen["count"])),
+        Figure("threads", "bytes fetched / bytes read", what, "×", each(many, lambda s: s.traffic.bytes_all / s.bytes)),
+    ]  # fmt: skip
+
+
+SCENARIOS: Final = (
+    Scenario(
+        "random",
+        "Cold 4 KiB reads at random places",
+        {XETFS: cold_places(proof=True), NO_PROOF: cold_places(proof=False), RANGES: hf_places},
+        cold_figures,
+    ),
+    Scenario("iops", "Warm random 4 KiB reads, one job", {XETFS: warm_places}, warm_figures),
+    Scenario("threads", "Eight threads on one descriptor", {XETFS: threads(THREADS), ONE: threads(1)}, thread_figures),
+)

@@ -1,0 +1,237 @@
+"""Reading from end to end: cold, over a slow line, warm, and by many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from benchlib.data import MIB, Content
+from benchlib.figures import Figure, at_least, at_most, each, ratios
+from benchlib.lab import GB, Lab, Sample
+from benchlib.scenarios import XETFS, Pass, Samples, Scenario
+
+HF: Final = "hf_hub_download"
+PLAIN: Final = "plain file"
+LINE: Final = {"latency_s": 0.040, "connection_bytes_s": 25e6, "total_bytes_s": 250e6}
+LOOPBACK: Final[dict[str, float]] = {}
+PARALLEL: Final = 8
+HUB_SHARE: Final = 16
+"""The hub's xorbs are brought into memory for a pass up to so many times the file that is read: all of them, usually."""
+
+
+def content_of(lab: Lab, name: str) -> Content:
+    content = getattr(lab.data, name)
+    assert isinstance(content, Content)
+    return content
+
+
+def size_text(content: Content) -> str:
+    return f"{content.size / MIB:,.0f} MiB"
+
+
+def cold_read(name: str, line: dict[str, float]) -> Pass:
+    """Through a fresh mount with an empty cache, 1 MiB at a time."""
+
+    def take(lab: Lab) -> Sample:
+        content = content_of(lab, name)
+        with lab.mount_cold(content.repo) as mounted:
+            lab.quiet(hub_bytes=HUB_SHARE * content.size)
+            path = str(mounted.path / content.file)
+            with lab.hub.shaped(line):
+                return lab.measure(lambda: lab.read("sequential", path=path, block=MIB), mounted)
+
+    return take
+
+
+def hf_download(name: str, line: dict[str, float]) -> Pass:
+    """By hf_hub_download with hf_xet, in a fresh process with an empty HF_HOME."""
+
+    def take(lab: Lab) -> Sample:
+        content = content_of(lab, name)
+        with lab.client_env() as env, lab.hub.shaped(line):
+            lab.quiet(hub_bytes=HUB_SHARE * content.size)
+            return lab.measure(lambda: lab.read("download", env, repo=content.repo, file=content.file, block=MIB))
+
+    return take
+
+
+def cold_figures(scenario: str, name: str, kind: str, lab: Lab, samples: Samples) -> Sequence[Figure]:
+    content = content_of(lab, name)
+    ours, theirs = samples[XETFS], samples[HF]
+    what = f"one file of {size_text(content)} ({kind}) in 1 MiB reads, empty cache, loopback, proof on"
+    peer = f"{what}; hf_hub_download of it into an empty HF_HOME, without reading it afterwards"
+    figure = partial(Figure, scenario)
+    return [
+        figure("rate / hf_hub_download", peer, "×", ratios(each(ours, _rate), each(theirs, _rate)), at_least(1.0)),
+        figure(
+            "rate / (hf_hub_download + read)",
+            f"{what}; beside it the download and one read of the result",
+            "×",
+            ratios(each(ours, _rate), each(theirs, lambda s: s.bytes / (s.seconds + s.seen["read_s"]))),
+        ),
+        figure("bytes fetched / stored", f"{what}; body bytes of all answers over the stored (compressed) size", "×",
+               each(ours, lambda s: s.traffic.bytes_all / content.stored_bytes), at_most(1.02)),
+        figure("bytes fetched / stored, hf_hub_download", "the same for the download", "×",
+               each(theirs, lambda s: s.traffic.bytes_all / content.stored_bytes)),
+        figure("CPU", f"{what}; user and system time of daemon and reader until the daemon is idle again", "s/GB",
+               each(ours, lambda s: s.cpu_s_gb), at_most(2.0)),
+        figure("CPU of the daemon", "its share", "s/GB", each(ours, lambda s: s.cpu_s["daemon"] / (s.bytes / GB))),
+        figure("CPU of the hub", "what the server took for it, on the same cores", "s/GB",
+               each(ours, lambda s: s.cpu_s["hub"] / (s.bytes / GB))),
+        figure("CPU, hf_hub_download", "user and system time of the downloading process", "s/GB",
+               each(theirs, lambda s: s.cpu_s_gb)),
+        figure("rate", what, "MB/s", each(ours, lambda s: _rate(s) / 1e6)),
+        figure("rate, hf_hub_download", "the download alone", "MB/s", each(theirs, lambda s: _rate(s) / 1e6)),
+        figure("peak memory", f"{what}; VmHWM of the daemon", "MiB", each(ours, _peak("daemon")), at_most(350)),
+        figure("peak memory, hf_hub_download", "VmHWM of the downloading process", "MiB", each(theirs, _peak("reader"))),
+        figure("requests", f"{what}; of the daemon, by the hub's log", "", each(ours, lambda s: s.traffic.requests_all)),
+        figure("range proofs among them", "zero would mean that nothing was proven", "", each(ours, lambda s: s.traffic.proofs),
+               at_least(1)),
+        figure("requests, hf_hub_download", "by the hub's log", "", each(theirs, lambda s: s.traffic.requests_all)),
+    ]  # fmt: skip
+
+
+def line_figures(lab: Lab, samples: Samples) -> Sequence[Figure]:
+    content = content_of(lab, "noise")
+    ours, theirs = samples[XETFS], samples[HF]
+    what = f"{size_text(content)} that do not compress, empty cache, 40 ms round trip, 25 MB/s per connection, 250 MB/s in all"
+    figure = partial(Figure, "line")
+    return [
+        figure("share of the line", f"{what}; file bytes per second over 250 MB/s, from open to end", "%",
+               each(ours, lambda s: 100 * _rate(s) / LINE["total_bytes_s"]), at_least(90)),
+        figure("share of the line, hf_hub_download", "the download alone", "%",
+               each(theirs, lambda s: 100 * _rate(s) / LINE["total_bytes_s"])),
+        figure("rate / hf_hub_download", what, "×", ratios(each(ours, _rate), each(theirs, _rate))),
+        figure("bytes fetched / stored", "hedged and repeated requests included", "×",
+               each(ours, lambda s: s.traffic.bytes_all / content.stored_bytes), at_most(1.02)),
+        figure("sequential round trips", "the longest chain of requests that waited for each other, by the hub's log", "",
+               each(ours, lambda s: s.traffic.round_trips)),
+        figure("peak memory", "VmHWM of the daemon", "MiB", each(ours, _peak("daemon")), at_most(350)),
+    ]  # fmt: skip
+
+
+def warm_read(lab: Lab) -> Sample:
+    """Everything in the cache directory, nothing in the page cache."""
+    content = lab.data.noise
+    with lab.mount(content.repo, lab.warm_cache(content.repo, content.file)) as mounted:
+        path = str(mounted.path / content.file)
+        lab.quiet()
+        return lab.measure(lambda: lab.read("sequential", path=path, block=MIB), mounted)
+
+
+def warm_read_hot(lab: Lab) -> Sample:
+    """A new mount, with the files of the cache directory in the page cache."""
+    content = lab.data.noise
+    cache = lab.warm_cache(content.repo, content.file)
+    with lab.mount(content.repo, cache) as mounted:
+        lab.quiet()
+        for path in cache.rglob("*"):
+            if path.is_file():
+                path.read_bytes()
+        target = str(mounted.path / content.file)
+        return lab.measure(lambda: lab.read("sequential", path=target, block=MIB), mounted)
+
+
+def plain_read(lab: Lab) -> Sample:
+    """The same file as a plain file on this disk, not in the page cache."""
+    content = lab.data.noise
+    lab.quiet()
+    return lab.measure(lambda: lab.read("sequential", path=str(content.plain), block=MIB))
+
+
+HOT: Final = "xetfs, blocks in memory"
+
+
+def warm_figures(lab: Lab, samples: Samples) -> Sequence[Figure]:
+    ours, hot, plain = samples[XETFS], samples[HOT], samples[PLAIN]
+    what = f"{size_text(lab.data.noise)}, second mount, all of it in the cache directory, page cache dropped, 1 MiB reads"
+    figure = partial(Figure, "warm")
+    return [
+        figure("rate / plain file", f"{what}; beside it the same file on the same disk, page cache dropped", "×",
+               ratios(each(ours, _rate), each(plain, _rate)), at_least(0.6)),
+        figure("rate", what, "MB/s", each(ours, lambda s: _rate(s) / 1e6), at_least(1500)),
+        figure("rate, blocks in memory", "the same, but the files of the cache directory are in the page cache",
+               "MB/s", each(hot, lambda s: _rate(s) / 1e6)),
+        figure("rate, plain file", "what this disk gives", "MB/s", each(plain, lambda s: _rate(s) / 1e6)),
+        figure("bytes fetched", "by the hub's log", "", each(ours, lambda s: s.traffic.bytes_all), at_most(0)),
+        figure("CPU", "of daemon and reader", "s/GB", each(ours, lambda s: s.cpu_s_gb)),
+        figure("CPU, plain file", "of the reader", "s/GB", each(plain, lambda s: s.cpu_s_gb)),
+    ]  # fmt: skip
+
+
+def second_pass(lab: Lab) -> Sample:
+    """All blocks of 256 KiB in a random order, after a pass from end to end in 1 MiB reads, page cache dropped between."""
+    content = lab.data.noise
+    with lab.mount(content.repo, lab.warm_cache(content.repo, content.file)) as mounted:
+        path = str(mounted.path / content.file)
+        lab.quiet()
+        return lab.measure(lambda: lab.read("shuffled", path=path, block=MIB // 4, seed=5), mounted)
+
+
+def second_figures(lab: Lab, samples: Samples) -> Sequence[Figure]:
+    ours = samples[XETFS]
+    what = f"{size_text(lab.data.noise)} read in 1 MiB order, page cache dropped, then in 256 KiB blocks at random"
+    return [
+        Figure("second", "bytes fetched", what, "", each(ours, lambda s: s.traffic.bytes_all), at_most(0)),
+        Figure("second", "requests", what, "", each(ours, lambda s: s.traffic.requests_all), at_most(0)),
+        Figure("second", "rate", what, "MB/s", each(ours, lambda s: _rate(s) / 1e6)),
+    ]
+
+
+def many_readers(lab: Lab) -> Sample:
+    """Eight processes, each its own eighth of one file."""
+    content = lab.data.large
+    with lab.mount_cold(content.repo) as mounted:
+        lab.quiet(hub_bytes=HUB_SHARE * content.size)
+        path, part = str(mounted.path / content.file), content.size // PARALLEL
+        readers = [
+            ("sequential", {"path": path, "block": MIB, "start": number * part, "end": (number + 1) * part})
+            for number in range(PARALLEL)
+        ]
+        return lab.measure(lambda: lab.read_all(readers), mounted)
+
+
+def many_figures(lab: Lab, samples: Samples) -> Sequence[Figure]:
+    ours = samples[XETFS]
+    what = f"{PARALLEL} processes at once, each {lab.data.large.size / PARALLEL / MIB:,.0f} MiB of a file, empty cache, loopback"
+    return [
+        Figure("readers", "peak memory", f"{what}; VmHWM of the daemon", "MiB", each(ours, _peak("daemon")), at_most(350)),
+        Figure("readers", "bytes fetched / stored", what, "×",
+               each(ours, lambda s: s.traffic.bytes_all / lab.data.large.stored_bytes), at_most(1.02)),
+        Figure("readers", "rate", f"{what}; all together", "MB/s", each(ours, lambda s: _rate(s) / 1e6)),
+        Figure("readers", "CPU", "of daemon and readers", "s/GB", each(ours, lambda s: s.cpu_s_gb)),
+    ]  # fmt: skip
+
+
+def _rate(sample: Sample) -> float:
+    return sample.bytes_s
+
+
+def _peak(process: str) -> Callable[[Sample], float]:
+    return lambda sample: sample.peak_bytes[process] / MIB
+
+
+SCENARIOS: Final = (
+    Scenario(
+        "cold",
+        "Cold sequential read, beside hf_hub_download",
+        {XETFS: cold_read("noise", LOOPBACK), HF: hf_download("noise", LOOPBACK)},
+        partial(cold_figures, "cold", "noise", "does not compress"),
+    ),
+    Scenario(
+        "cold-floats",
+        "Cold sequential read of float32 weights",
+        {XETFS: cold_read("floats", LOOPBACK), HF: hf_download("floats", LOOPBACK)},
+        partial(cold_figures, "cold-floats", "floats", "float32 weights"),
+    ),
+    Scenario(
+        "line",
+        "Cold sequential read over a slow line",
+        {XETFS: cold_read("noise", LINE), HF: hf_download("noise", LINE)},
+        line_figures,
+    ),
+    Scenario("warm", "Warm read, page cache dropped", {XETFS: warm_read, PLAIN: plain_read, HOT: warm_read_hot}, warm_figures),
+    Scenario("second", "Second pass in another order and block size", {XETFS: second_pass}, second_figures),
+    Scenario("readers", "Eight readers at full speed", {XETFS: many_readers}, many_figures),
+)
