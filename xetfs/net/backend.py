@@ -31,6 +31,9 @@ RECEIVE_BYTES = 512 * 1024
 """Most bytes received in one turn; measured best between 256 KiB and 1 MiB."""
 RECORD_BYTES = 16 * 1024
 """Longest TLS record, and so the most that one SSLObject.read gives."""
+HEAD_BYTES = 16 * 1024
+"""Most bytes received in one turn while headers are awaited: what comes with them of a body is copied more often than the
+rest."""
 ATTEMPT_DELAY_S = 0.25
 """Head start of one address over the next when a host has several (RFC 8305)."""
 
@@ -93,12 +96,12 @@ class PlainStream(httpcore.AsyncNetworkStream):
         self._buffers = buffers
         self._closed = False
 
-    async def receive_into_buffer(self) -> int:
-        """Wait for bytes and put them into the shared buffer; 0 at the end of the stream. No await after the bytes are there."""
+    async def receive_some(self, target: memoryview) -> int:
+        """Wait for bytes and put them into `target`; 0 at the end of the stream. No await after the bytes are there."""
         while True:
             await trio.lowlevel.checkpoint()
             try:
-                return self._sock.recv_into(self._buffers.wire)
+                return self._sock.recv_into(target)
             except (BlockingIOError, InterruptedError):
                 await trio.lowlevel.wait_readable(self._sock)
 
@@ -113,12 +116,17 @@ class PlainStream(httpcore.AsyncNetworkStream):
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Whatever has arrived, up to RECEIVE_BYTES: `max_bytes` is httpcore's habit, not a need of its parser."""
+        target = self._buffers.wire if OPENING.get() is None else self._buffers.wire[:HEAD_BYTES]
+        count = await self.receive_into(target, timeout)
+        return self._buffers.wire[:count] if count else b""  # type: ignore[return-value]  # h11 takes any buffer
+
+    async def receive_into(self, target: memoryview, timeout: float | None) -> int:
+        """Whatever has arrived and fits, put into `target`; 0 at the end of the stream. Raises httpcore's errors."""
         try:
             with _bounded(timeout, httpcore.ReadTimeout):
-                count = await self.receive_into_buffer()
+                return await self.receive_some(target)
         except (OSError, trio.ClosedResourceError) as exc:
             raise httpcore.ReadError(str(exc)) from exc
-        return self._buffers.wire[:count] if count else b""  # type: ignore[return-value]  # h11 takes any buffer
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         try:
@@ -188,18 +196,18 @@ class TlsStream(httpcore.AsyncNetworkStream):
     async def _exchange(self) -> None:
         """Send what TLS wants to say, then wait for more from the other side."""
         await self._flush()
-        count = await self._plain.receive_into_buffer()
+        count = await self._plain.receive_some(self._wire)
         if count:
             self._incoming.write(self._wire[:count])
         else:
             self._incoming.write_eof()
 
-    def _decrypt(self) -> int | None:
-        """Decrypt what is at hand into the buffer. None if TLS needs more from the other side, 0 at the end of the stream."""
+    def _decrypt(self, target: memoryview) -> int | None:
+        """Decrypt what is at hand into `target`. None if TLS needs more from the other side, 0 at the end of the stream."""
         filled = 0
-        while len(self._clear) - filled >= RECORD_BYTES:
+        while filled < len(target):
             try:
-                count = _read_into(self._tls, self._clear[filled:])
+                count = _read_into(self._tls, target[filled:])
             except ssl.SSLWantReadError:
                 return filled or None
             except ssl.SSLZeroReturnError:
@@ -213,14 +221,20 @@ class TlsStream(httpcore.AsyncNetworkStream):
         return filled
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        target = self._clear if OPENING.get() is None else self._clear[:HEAD_BYTES]
+        count = await self.receive_into(target, timeout)
+        return self._clear[:count] if count else b""  # type: ignore[return-value]
+
+    async def receive_into(self, target: memoryview, timeout: float | None) -> int:
+        """As PlainStream.receive_into."""
         try:
             with _bounded(timeout, httpcore.ReadTimeout):
                 await trio.lowlevel.checkpoint()
-                while (count := self._decrypt()) is None:
+                while (count := self._decrypt(target)) is None:
                     await self._exchange()
+                return count
         except (OSError, trio.ClosedResourceError) as exc:
             raise httpcore.ReadError(str(exc)) from exc
-        return self._clear[:count] if count else b""  # type: ignore[return-value]
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         try:
@@ -243,7 +257,7 @@ class TlsStream(httpcore.AsyncNetworkStream):
 def _read_into(tls: ssl.SSLObject, buffer: memoryview) -> int:
     """SSLObject.read with a buffer, which answers with a count; its published types know neither."""
     read: Callable[[int, memoryview], int] = tls.read  # type: ignore[assignment]
-    return read(RECORD_BYTES, buffer)
+    return read(min(RECORD_BYTES, len(buffer)), buffer)
 
 
 class Backend(httpcore.AsyncNetworkBackend):

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
+import httpcore
 import httpx
 import trio
 from httpcore import AsyncNetworkStream
@@ -29,6 +30,7 @@ from httpcore import AsyncNetworkStream
 from xetfs import __version__
 from xetfs.errors import InvalidArgument, Offline, ProtocolViolation, TimedOut, Unavailable, XetfsError
 from xetfs.net.backend import Backend
+from xetfs.net.direct import DirectBody, direct_body
 from xetfs.net.failures import error_of_exception, error_of_status, is_retried_status
 from xetfs.net.hedging import Hedger, hedge_after_s
 from xetfs.net.origins import REDIRECTS_MAX, Credentials, Origin, OriginPolicy
@@ -94,6 +96,7 @@ class Download:
         self._place = place
         assert isinstance(response.stream, httpx.AsyncByteStream)
         self._pieces = aiter(response.stream)
+        self._response = response
         self._connection: AsyncNetworkStream = response.extensions["network_stream"]
         self._begun = False
         self._ended = False
@@ -118,18 +121,22 @@ class Download:
             if isinstance(exc, httpx.TimeoutException):
                 await self._stalled()
             raise error_of_exception(exc, self.what) from None
+        await self._note(len(piece), since)
+        return piece
+
+    async def _note(self, count: int, since: float) -> None:
+        """Count bytes that came, 0 at the end of the body, and judge the pace. since: when they were first waited for."""
         now = trio.current_time()
         self._silence_s = max(self._silence_s, now - since)
-        self._received += len(piece)
-        self._client.counters.add(NET_BYTES, len(piece))
+        self._received += count
+        self._client.counters.add(NET_BYTES, count)
         pool, generation = self._place
         generation.heard_at = now
-        if piece:
-            await self._watch(len(piece), now)
+        if count:
+            await self._watch(count, now)
         else:
             pool.pace.note_silence(self._silence_s)
             pool.pace.note_body(self._received, now - self._start)
-        return piece
 
     async def _next(self) -> bytes:
         if self._ended:
@@ -187,14 +194,39 @@ class Download:
     async def fill(self, into: memoryview) -> None:
         """Put the whole body into `into`, which it must fill exactly: Unavailable if it is shorter, else ProtocolViolation."""
         filled = 0
-        while piece := await self.receive():
+        while filled < len(into):
+            direct = direct_body(self._response)
+            if direct is not None and direct.remaining == len(into) - filled:
+                await self._fill_direct(direct, into[filled:])
+                break
+            piece = await self.receive()
             end = filled + len(piece)
+            if not piece:
+                raise Unavailable(f"{self.what}: ended after {filled} of {len(into)} bytes")
             if end > len(into):
                 raise ProtocolViolation(f"{self.what}: more than the {len(into)} bytes asked for")
             into[filled:end] = piece
             filled = end
-        if filled < len(into):
-            raise Unavailable(f"{self.what}: ended after {filled} of {len(into)} bytes")
+        if await self.receive():
+            raise ProtocolViolation(f"{self.what}: more than the {len(into)} bytes asked for")
+
+    async def _fill_direct(self, direct: DirectBody, into: memoryview) -> None:
+        """Receive the rest of the body where it belongs. Its end is for `receive` to see."""
+        self._begun = True
+        filled = 0
+        while filled < len(into):
+            since = trio.current_time()
+            try:
+                count = await direct.receive_into(into[filled:], self._patience_s)
+            except httpcore.TimeoutException as exc:
+                await self._stalled()
+                raise TimedOut(f"{self.what}: no answer in time") from exc
+            except httpcore.NetworkError as exc:
+                raise Unavailable(f"{self.what}: the connection broke off") from exc
+            if not count:
+                raise Unavailable(f"{self.what}: ended early, {len(into) - filled} bytes are missing")
+            filled += count
+            await self._note(count, since)
 
     async def fill_slice(self, start: int, into: memoryview) -> None:
         """Fill `into` from byte `start` of the body on; what follows is left unread. Unavailable if there is too little."""
