@@ -34,8 +34,9 @@ ROOMS: dict[str, set[str]] = {
     "reader": {"cas", "hub", "store", "protocol"},
     "repo": {"hub", "cas", "store", "reader", "net", "protocol"},
     "fs": {"repo", "reader", "protocol"},
+    "control": {"repo", "reader"},
     "testhub": {"protocol"},
-    "cli": {"protocol", "net", "hub", "cas", "store", "reader", "repo", "fs", "testhub"},
+    "cli": {"protocol", "net", "hub", "cas", "store", "reader", "repo", "fs", "control", "testhub"},
     "__main__": {"cli"},
 }
 """Which rooms a room may import. All may import `errors`, and all but `protocol` also `settings` and `telemetry`; of `settings`

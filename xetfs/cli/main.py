@@ -11,12 +11,17 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from xetfs import __version__
-from xetfs.cli import hub, mount, umount
+from xetfs.cli import hub, mount, status, umount
 from xetfs.cli.daemon import describe
 from xetfs.cli.exits import Exit, cause_of, table
 from xetfs.cli.redact import redact
 
-COMMANDS: Final = {"mount": mount.add_parser, "umount": umount.add_parser, "hub": hub.add_parser}
+COMMANDS: Final = {
+    "mount": mount.add_parser,
+    "umount": umount.add_parser,
+    "status": status.add_parser,
+    "hub": hub.add_parser,
+}
 
 
 class Parser(argparse.ArgumentParser):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -156,20 +159,28 @@ def serve(plan: MountPlan, ready: Ready) -> None:
 async def _serve(plan: MountPlan, ready: Ready) -> None:
     import logging
 
-    from xetfs.cli.state import MountRecord, file_for
+    from xetfs.cli.state import MountRecord, control_socket, file_for
 
     try:
         from xetfs.fs.mount import prepare_mountpoint, serve_mount
     except ImportError as exc:
         raise MachineUnfit(f"pyfuse3 cannot be loaded: {exc}", hint="install libfuse3: apt install fuse3 libfuse3-3") from None
+    from xetfs.control.server import open_control
     from xetfs.repo import open_engine
 
     log = logging.getLogger(__name__)
     path = await prepare_mountpoint(plan.path)
     record_file = file_for(path, ".json", os.environ)
-    async with open_engine(plan.settings) as engine:
+    async with open_engine(plan.settings) as engine, AsyncExitStack() as stack:
         view = await _open_repo(engine, plan.ref)
-        record = MountRecord.of_this_process(path, str(plan.ref), view.commit)
+        answer = partial(_describe, engine, view, path, plan.settings, time.monotonic())
+        control = str(control_socket(os.environ))
+        try:
+            await stack.enter_async_context(open_control(Path(control), answer))
+        except OSError as exc:
+            log.warning("no control socket, 'xetfs status' will say little of this mount socket=%s: %s", control, exc)
+            control = ""
+        record = MountRecord.of_this_process(path, str(plan.ref), view.commit, control=control)
 
         def on_ready() -> None:
             try:
@@ -184,6 +195,12 @@ async def _serve(plan: MountPlan, ready: Ready) -> None:
             )
         finally:
             record.remove(record_file)
+
+
+async def _describe(engine: Engine, view: RepoView, path: Path, settings: Settings, since_s: float) -> Mapping[str, object]:
+    from xetfs.control.report import describe_mount
+
+    return await describe_mount(engine, view, path, settings, uptime_s=time.monotonic() - since_s)
 
 
 async def _open_repo(engine: Engine, ref: RepoRef) -> RepoView:

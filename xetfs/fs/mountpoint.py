@@ -31,6 +31,7 @@ FUSERMOUNT_S: Final = 10.0
 _DEAD: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 _MNT_DETACH: Final = 2
 _UMOUNT_NOFOLLOW: Final = 8
+_OWNER: Final = re.compile(r"(?:^|,)user_id=([0-9]+)(?:,|$)", re.ASCII)
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
 
@@ -44,6 +45,8 @@ class Mount:
     device: str
     """`major:minor`, as under /sys/class/bdi."""
     options: frozenset[str]
+    owner: int | None = None
+    """The user who mounted it, of those mounts that know."""
 
 
 def mounts() -> Iterator[Mount]:
@@ -53,7 +56,15 @@ def mounts() -> Iterator[Mount]:
         before, _, after = line.partition(" - ")
         fields, rest = before.split(" "), after.split(" ")
         if len(fields) >= 6 and len(rest) >= 2:
-            yield Mount(_unescape(fields[4]), rest[0], _unescape(rest[1]), fields[2], frozenset(fields[5].split(",")))
+            owner = _OWNER.search(rest[2]) if len(rest) >= 3 else None
+            yield Mount(
+                _unescape(fields[4]),
+                rest[0],
+                _unescape(rest[1]),
+                fields[2],
+                frozenset(fields[5].split(",")),
+                int(owner[1]) if owner else None,
+            )
 
 
 def mount_at(path: Path) -> Mount | None:

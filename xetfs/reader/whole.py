@@ -159,7 +159,7 @@ class WholeChecker:
             position = 0
             while position < len(run.ends):
                 chunk = run.chunks.start + position
-                block = await self._shelf.find(run.xorb, chunk)
+                block = await self._shelf.peek(run.xorb, chunk)
                 if block is None:
                     return False
                 first = chunk - block.chunks.start

@@ -1,0 +1,143 @@
+"""`xetfs status [DIR]`: how one's mounts are."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from xetfs.cli.exits import Exit
+from xetfs.cli.redact import redact
+from xetfs.cli.state import MountRecord, all_records
+from xetfs.errors import MountpointUnusable, XetfsError
+
+Document = Mapping[str, Any]
+
+DESCRIPTION: Final = """\
+Show how each of your mounts is: what it serves, what it has read and fetched, how sure the files are that
+were read, and how the cache stands. States: serving; silent (its process lives and does not answer);
+dead (its process has ended, the directory is still mounted: 'xetfs umount DIR'); unknown (it has left no record).
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
+    parser = commands.add_parser(
+        "status",
+        help="show how one's mounts are",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("directory", metavar="DIR", type=Path, nargs="?", help="only the mount at this directory")
+    parser.add_argument("--json", action="store_true", help='as {"mounts": [...]}, for programs')
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from xetfs.fs import mountpoint as outside
+
+    path = outside.resolve(arguments.directory) if arguments.directory is not None else None
+    found = list(describe_mounts(os.environ, path))
+    if path is not None and not found:
+        raise MountpointUnusable(f"no mount of yours is at {path}", hint="'xetfs status' lists them")
+    if arguments.json:
+        print(json.dumps({"mounts": found}, indent=2))
+    else:
+        print("\n\n".join(in_words(document) for document in found) or "nothing is mounted")
+    sys.stdout.flush()
+    return Exit.MOUNTPOINT if path is not None and found[0]["state"] != "serving" else Exit.OK
+
+
+def describe_mounts(env: Mapping[str, str], only: Path | None) -> Iterator[Document]:
+    """The documents of this user's mounts, by mount point, each with a `state`; of those that do not answer only what their
+    records say."""
+    from xetfs.fs import mountpoint as outside
+
+    mine = (0, None) if os.geteuid() == 0 else (os.geteuid(),)
+    mounted = {mount.path for mount in outside.mounts() if mount.fs_type == outside.FS_TYPE and mount.owner in mine}
+    records = {record.mountpoint: record for record in all_records(env)}
+    for path in sorted(mounted | {path for path, record in records.items() if record.is_running()}):
+        if only is None or path == str(only):
+            record = records.get(path)
+            yield describe(record) if record is not None else {"state": "unknown", "mountpoint": path}
+
+
+def describe(record: MountRecord) -> Document:
+    """The document of one mount, from its process if that answers."""
+    from xetfs.control.client import ask
+
+    known = {"mountpoint": record.mountpoint, "repo": record.repo, "commit": record.commit, "pid": record.pid}
+    if not record.is_running():
+        return {"state": "dead", **known}
+    if not record.control:
+        return {"state": "silent", **known, "reason": "it has no control socket"}
+    try:
+        document = ask(Path(record.control))
+    except XetfsError as exc:
+        return {"state": "silent", **known, "reason": redact(exc.message)}
+    if "pid" not in document:
+        return {"state": "silent", **known, "reason": str(document.get("error", "it did not answer as a mount does"))}
+    return {"state": "serving", **document}
+
+
+# In words
+
+
+def in_words(document: Document) -> str:
+    lines = [f"{printable(document['mountpoint'])}: {document['state']}"]
+    if "repo" in document:
+        folder = f"/{document['subfolder']}" if document.get("subfolder") else ""
+        revision = f"@{document['revision']}" if "revision" in document else ""
+        lines.append(f"  repo      {printable(document['repo'] + folder + revision)} ({document['commit'][:12]})")
+    if document["state"] != "serving":
+        if "pid" in document:
+            lines.append(f"  process   {document['pid']}")
+        if document.get("reason"):
+            lines.append(f"  reason    {printable(document['reason'])}")
+        if document["state"] == "dead":
+            lines.append(f"  to do     xetfs umount {printable(document['mountpoint'])}, or mount it again")
+        return "\n".join(lines)
+    return "\n".join([*lines, *_details(document)])
+
+
+def _details(document: Document) -> Iterator[str]:
+    counters, store, memory = document["counters"], document["store"], document["memory"]
+    yield f"  process   {document['pid']}, for {duration(document['uptime_s'])}, {size(memory['resident_bytes'])} of memory"
+    fetched, requests = counters.get("net.received_bytes", 0), counters.get("net.requests", 0)
+    yield f"  fetched   {size(fetched)} in {requests} requests"
+    levels = ", ".join(f"{count} {level}" for level, count in document["files"].items() if count)
+    yield f"  verified  {levels or 'nothing read yet'} (--verify {document['verify']})"
+    wrong = counters.get("reader.corrupt_windows", 0) + counters.get("reader.whole_files_wrong", 0)
+    if wrong:
+        yield f"  WRONG     {wrong} times data came that was not what its hash says; see the log"
+    failing = f", {store['state']}: {printable(store['failure'])}" if store["state"] != "ok" else ""
+    yield f"  cache     {size(store['bytes'])} of {size(store['bytes_max'])} in {printable(document['cache_dir'])}{failing}"
+
+
+def printable(text: object) -> str:
+    """Names come from anywhere: nothing may move the cursor."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in redact(str(text)))
+
+
+def size(count: int) -> str:
+    """2.5 MiB, 300 B."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """5 s, 3 min, 2 h 5 min, 4 d 1 h."""
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    if not minutes:
+        return f"{seconds:.0f} s"
+    if not hours:
+        return f"{minutes} min"
+    return f"{hours} h {minutes % 60} min" if not days else f"{days} d {hours % 24} h"
