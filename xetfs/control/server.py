@@ -77,9 +77,18 @@ def _remove_left_over(directory: int) -> None:
     """Remove sockets of processes that were killed: a socket is named after the number of its process."""
     for name in os.listdir(directory):
         number = name.removesuffix(".sock")
-        if name.endswith(".sock") and number.isdecimal() and not os.path.exists(f"/proc/{number}"):
+        if name.endswith(".sock") and number.isdecimal() and _has_ended(number):
             with contextlib.suppress(OSError):
                 os.unlink(name, dir_fd=directory)
+
+
+def _has_ended(process: str) -> bool:
+    """Whether a process is gone, or only waits for its parent to notice that it ended."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state in (b"Z", b"X")
 
 
 async def _serve(answer: Answer, slots: trio.CapacityLimiter, stream: trio.SocketStream) -> None:
