@@ -8,6 +8,7 @@ A file holds one block and says whose it is, so that no file can stand in for an
     chunk lengths           n x u32
     chunk hashes            n x 32 bytes
     checksum               32 bytes     BLAKE3 of all the above, under a key of its own
+    zeros                               up to the next page
     data                                the chunks back to back; nothing may follow
 
 The header is checked when the file is opened, and the file's size against it. The chunks are checked one by one, each when it is
@@ -37,6 +38,7 @@ from xetfs.errors import CorruptData
 from xetfs.protocol.hashes import ChunkHash, MerkleHash, XorbHash, chunk_hash
 from xetfs.protocol.ranges import ChunkRange
 from xetfs.protocol.xorb import XorbBlock
+from xetfs.store.writing import PAGE_BYTES
 
 _MAGIC: Final = b"XETFSBK1"
 _FIXED: Final = struct.Struct("<8s32sII")
@@ -217,7 +219,15 @@ def encode_header(block: XorbBlock) -> bytes:
             *block.hashes,
         )
     )
-    return head + blake3(head, key=_CHECKSUM_KEY).digest()
+    return (head + blake3(head, key=_CHECKSUM_KEY).digest()).ljust(_data_start(len(lengths)), b"\0")
+
+
+def _header_bytes(chunks: int) -> int:
+    return _FIXED.size + chunks * (4 + _HASH_BYTES) + _HASH_BYTES
+
+
+def _data_start(chunks: int) -> int:
+    return -(-_header_bytes(chunks) // PAGE_BYTES) * PAGE_BYTES
 
 
 def open_block(fd: int, name: str, xorb: XorbHash, chunks: ChunkRange) -> DiskBlock:
@@ -227,17 +237,18 @@ def open_block(fd: int, name: str, xorb: XorbHash, chunks: ChunkRange) -> DiskBl
     """
     try:
         size = os.fstat(fd).st_size
-        header_bytes = _FIXED.size + len(chunks) * (4 + _HASH_BYTES) + _HASH_BYTES
-        head = os.pread(fd, max(_FIRST_READ_BYTES, header_bytes), 0)[:header_bytes]
+        header_bytes, data_start = _header_bytes(len(chunks)), _data_start(len(chunks))
+        head = os.pread(fd, max(_FIRST_READ_BYTES, data_start), 0)
+        head, zeros = head[:header_bytes], head[header_bytes:data_start]
         if len(head) < header_bytes or head[: _FIXED.size] != _FIXED.pack(_MAGIC, xorb, chunks.start, chunks.end):
             raise CorruptData(f"{name} is not the file of chunks {chunks.start}-{chunks.end} of xorb {xorb.hex()[:12]}")
-        if blake3(head[:-_HASH_BYTES], key=_CHECKSUM_KEY).digest() != head[-_HASH_BYTES:]:
+        if blake3(head[:-_HASH_BYTES], key=_CHECKSUM_KEY).digest() != head[-_HASH_BYTES:] or any(zeros):
             raise CorruptData(f"the header of {name} is damaged")
         table_end = _FIXED.size + 4 * len(chunks)
         offsets = _offsets(head[_FIXED.size : table_end])
-        if header_bytes + offsets[-1] != size:
-            raise CorruptData(f"{name} has {size} bytes in place of {header_bytes + offsets[-1]}")
-        return DiskBlock(fd, name, xorb, chunks, offsets, head[table_end:-_HASH_BYTES], header_bytes)
+        if data_start + offsets[-1] != size:
+            raise CorruptData(f"{name} has {size} bytes in place of {data_start + offsets[-1]}")
+        return DiskBlock(fd, name, xorb, chunks, offsets, head[table_end:-_HASH_BYTES], data_start)
     except BaseException:
         os.close(fd)
         raise

@@ -21,6 +21,7 @@ import diskcache
 from diskcache.core import MODE_BINARY, MODE_RAW
 
 from xetfs.errors import CorruptData
+from xetfs.store.writing import Writer
 
 VALUE_NAME: Final = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}\.val", re.ASCII)
 """256 folders: 2,000 files in each with 500,000 blocks. They are made as needed and never removed."""
@@ -40,6 +41,10 @@ class StoredFile:
 
 class RawDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
     """Text keys; values of bytes, kept in the row, or of files written by `write_file`."""
+
+    def __init__(self, directory: object, *args: object, **kwargs: object) -> None:
+        super().__init__(directory, *args, **kwargs)
+        self._writer = Writer()
 
     def put(self, key: object) -> tuple[str, bool]:
         if type(key) is not str:
@@ -84,7 +89,7 @@ class RawDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
         try:
             fd = os.open(file, _CREATE, 0o600, dir_fd=folder_fd)
             try:
-                return StoredFile(name, _write_all(fd, parts))
+                return StoredFile(name, self._writer.write(fd, parts))
             except BaseException:
                 os.unlink(file, dir_fd=folder_fd)
                 raise
@@ -117,16 +122,3 @@ class RawDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
 
 def _is_regular(fd: int) -> bool:
     return os.fstat(fd).st_mode & 0o170000 == 0o100000
-
-
-def _write_all(fd: int, parts: Sequence[bytes | memoryview]) -> int:
-    left = [memoryview(part).cast("B") for part in parts if len(part)]
-    total = 0
-    while left:
-        done = os.writev(fd, left)
-        total += done
-        while left and done >= len(left[0]):
-            done -= len(left.pop(0))
-        if done:
-            left[0] = left[0][done:]
-    return total
