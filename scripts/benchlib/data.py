@@ -55,7 +55,7 @@ class Sizes:
         return f"{self.stream // MIB}-{self.large // MIB}-{self.model // MIB}-{self.files}"
 
 
-QUICK = Sizes(stream=256 * MIB, large=512 * MIB, model=256 * MIB, files=100_000)
+QUICK = Sizes(stream=512 * MIB, large=GIB, model=512 * MIB, files=100_000)
 
 
 @dataclass(frozen=True, slots=True)

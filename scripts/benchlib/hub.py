@@ -61,7 +61,12 @@ class Hub:
 
     def traffic(self) -> Traffic:
         """Since the last reset."""
-        return traffic_of(self._control("GET", "requests")["requests"])
+        return traffic_of(self.records())
+
+    def records(self) -> list[dict[str, Any]]:
+        """One for each request since the last reset, as the control endpoint tells them."""
+        found: list[dict[str, Any]] = self._control("GET", "requests")["requests"]
+        return found
 
     def reset(self) -> None:
         self._control("DELETE", "requests", {})

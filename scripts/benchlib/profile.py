@@ -77,4 +77,4 @@ def _symbols(data: Path, text_file: Path) -> str:
     text = subprocess.run(report, capture_output=True, text=True, check=False).stdout
     text_file.write_text(text)
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return "\n".join(["  by perf (library, function)", *(f"    {line.strip()}" for line in lines[:SHOWN])]) + "\n"
+    return "\n".join(["  by perf (library, function)", *(f"    {line.rstrip(' -').strip()}" for line in lines[:SHOWN])]) + "\n"

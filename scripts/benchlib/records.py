@@ -34,9 +34,21 @@ def traffic_of(records: Iterable[Mapping[str, Any]]) -> Traffic:
     return Traffic(
         {origin: sum(record["origin"] == origin for record in kept) for origin in ORIGINS},
         {origin: sum(record["bytes_sent"] for record in kept if record["origin"] == origin) for origin in ORIGINS},
-        longest_chain((record["start"], record["start"] if record["end"] is None else record["end"]) for record in kept),
+        longest_chain((record["start"], _end(record)) for record in kept),
         sum(record["path"].startswith(PROOF_PATH) for record in kept),
     )
+
+
+def _end(record: Mapping[str, Any]) -> float:
+    """An answer that was never finished takes no time."""
+    return float(record["start"] if record["end"] is None else record["end"])
+
+
+def within(records: Iterable[Mapping[str, Any]], seconds: float) -> list[Mapping[str, Any]]:
+    """Those that had ended `seconds` after the first began: what a read that took so long can have waited for."""
+    kept = list(records)
+    until = min((record["start"] for record in kept), default=0.0) + seconds
+    return [record for record in kept if record["end"] is not None and record["end"] <= until]
 
 
 def longest_chain(intervals: Iterable[tuple[float, float]]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,9 @@ from html import escape
 
 WIDTH, ROW, MARGIN = 1200, 18, 12
 _SHOWN_MIN = 1.5  # pixels
+_THREAD = re.compile(r"^thread \(\d+\): (.*?)[ \d]*$")
+_WAITING = ("EpollIOManager.get_events ", "WorkerThread._work ", "Condition.wait ")
+"""Frames in which a thread of ours is when it has nothing to do."""
 
 
 @dataclass(slots=True)
@@ -23,12 +27,14 @@ class Frame:
 
 
 def parse_stacks(lines: Iterable[str]) -> Counter[tuple[str, ...]]:
-    """Outermost frame first. Lines of another form are passed over, as profilers mix in remarks."""
+    """Outermost frame first. Threads of one name count together, and those that wait for work not at all, which a sampler takes
+    for running now and then. Lines of another form are passed over, as profilers mix in remarks."""
     stacks: Counter[tuple[str, ...]] = Counter()
     for line in lines:
         stack, _, count = line.strip().rpartition(" ")
-        if stack and count.isdigit():
-            stacks[tuple(stack.split(";"))] += int(count)
+        frames = tuple(_THREAD.sub(r"thread \1", frame) for frame in stack.split(";"))
+        if stack and count.isdigit() and not frames[-1].startswith(_WAITING):
+            stacks[frames] += int(count)
     return stacks
 
 

@@ -1,0 +1,130 @@
+"""Arguments, the data that is made, scenarios, and what a comparison calls worse."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchlib.command import parse, sizes_of
+from benchlib.compare import TOLERANCES, Change, changes, describe, medians, parse_cachegrind, parse_perf
+from benchlib.data import GIB, MIB, QUICK, Sizes, floats, noise, tensor_shapes, write_model
+from benchlib.readers import READERS, Watch, pick
+from benchlib.scenarios import XETFS, all_scenarios
+from benchlib.scenarios_places import PLACES, places
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def test_sizes_are_those_of_the_mode_but_where_said_otherwise() -> None:
+    assert sizes_of(parse([])) == Sizes()
+    assert sizes_of(parse(["--quick"])) == QUICK
+    assert sizes_of(parse(["--quick", "--stream", "64", "--files", "5"])) == Sizes(64 * MIB, QUICK.large, QUICK.model, 5)
+
+
+def test_different_sizes_are_kept_apart() -> None:
+    assert Sizes().name() != QUICK.name() != Sizes(files=1).name()
+
+
+def test_every_scenario_measures_xetfs_first() -> None:
+    scenarios = all_scenarios()
+    assert set(scenarios) == {scenario.name for scenario in scenarios.values()}
+    for scenario in scenarios.values():
+        assert next(iter(scenario.systems)) == XETFS
+
+
+def test_made_data_is_the_same_each_time() -> None:
+    assert b"".join(noise(3 * MIB, seed=1)) == b"".join(noise(3 * MIB, seed=1))
+    assert b"".join(noise(MIB, seed=1)) != b"".join(noise(MIB, seed=2))
+    numbers = np.frombuffer(b"".join(floats(9 * MIB, seed=3)), "<f4")
+    assert len(numbers) * 4 == 9 * MIB
+    assert abs(float(numbers.std()) - 0.02) < 0.001
+
+
+@pytest.mark.parametrize("size", [64 * MIB, 512 * MIB, GIB])
+def test_a_model_is_about_as_large_as_asked(size: int) -> None:
+    total = sum(4 * int(np.prod(shape)) for shape in tensor_shapes(size).values())
+    assert 0.7 * size < total <= size
+
+
+def test_a_written_model_is_read_by_safetensors(tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    path = tmp_path / "model.safetensors"
+    write_model(path, 32 * MIB, seed=4)
+    (length,) = struct.unpack("<Q", path.read_bytes()[:8])
+    assert length % 8 == 0
+    with safe_open(path, framework="numpy") as file:
+        assert set(file.keys()) == set(tensor_shapes(32 * MIB))
+        assert file.get_tensor("layers.00.attn.q.weight").shape == (512, 512)
+
+
+def test_readers_give_all_bytes_whatever_the_order(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"".join(noise(MIB + 5, seed=9)))
+    name = str(path)
+    assert READERS["sequential"](Watch(), path=name, block=4096) == {"bytes": MIB + 5}
+    assert READERS["sequential"](Watch(), path=name, block=70_000, start=10, end=200_000) == {"bytes": 199_990}
+    assert READERS["shuffled"](Watch(), path=name, block=4096, seed=1) == {"bytes": MIB + 5}
+    assert READERS["threads"](Watch(), path=name, length=4096, count=20, threads=3, seed=1) == {"bytes": 20 * 4096, "count": 20}
+
+
+def test_a_watch_adds_up_what_it_saw() -> None:
+    watch = Watch()
+    with watch.running():
+        pass
+    once = watch.seconds
+    with watch.running():
+        pass
+    assert watch.seconds > once > 0
+
+
+@given(st.lists(st.text(), unique=True, min_size=1), st.integers(0, 5), st.data())
+def test_picked_names_keep_their_order(names: list[str], seed: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, len(names)))
+    picked = pick(names, count, seed)
+    assert len(picked) == count
+    assert [name for name in names if name in picked] == picked
+
+
+def test_places_are_far_from_each_other_and_within_the_file() -> None:
+    found = sorted(places(GIB, seed=6))
+    assert len(found) == PLACES
+    assert found[0] > 0
+    assert found[-1] < GIB - MIB
+    assert all(after - before > 16 * MIB for before, after in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize("kind", sorted(TOLERANCES))
+def test_each_kind_of_count_may_grow_by_its_tolerance_and_no_more(kind: str) -> None:
+    allowed = TOLERANCES[kind]
+    most = 1000 * (1 + allowed.share) + allowed.amount
+    assert not Change(f"what: {kind}", 1000, most).worse
+    assert Change(f"what: {kind}", 1000, most + 1).worse
+    assert Change(f"what: {kind}", most + 1, 1000).better
+    assert not Change(f"what: {kind}", 1000, 1000).better
+
+
+def test_only_what_both_counted_is_compared() -> None:
+    found = changes({"a: requests": 1, "gone: bytes": 5}, {"a: requests": 9, "new: bytes": 5})
+    assert found == [Change("a: requests", 1, 9)]
+    text = describe(found, "v0.1")
+    assert re.search(r"a: requests +1 +9 +WORSE", text)
+    assert "1 of 1 got worse" in text
+    assert "nothing got worse" in describe(changes({"a: bytes": 1}, {"a: bytes": 1}), "v0.1")
+
+
+def test_the_median_of_each_count() -> None:
+    assert medians([{"a": 1, "b": 9}, {"a": 3, "b": 7}, {"a": 2, "b": 8}]) == {"a": 2, "b": 8}
+
+
+def test_counts_of_instructions_are_understood() -> None:
+    assert parse_perf("# started\n\n123456,,instructions:u,1000,100.00,,\n") == 123456
+    assert parse_perf("<not supported>,,instructions:u,0,100.00,,\n") is None
+    assert parse_perf("") is None
+    assert parse_cachegrind("==1== \n==1== I   refs:      1,234,567\n") == 1234567
+    with pytest.raises(ValueError, match="no count"):
+        parse_cachegrind("==1== Killed\n")
