@@ -9,11 +9,14 @@ expected, the body takes the ordinary way, and a test notices.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
 from xetfs.net.backend import PlainStream, TlsStream
+
+TURN_BYTES: Final = 256 * 1024
+"""What must have arrived before the event loop is woken for it, unless less remains. At 25 MB/s that is every 10 ms."""
 
 
 class DirectBody:
@@ -35,7 +38,11 @@ class DirectBody:
 
         Raises the errors of httpcore's streams.
         """
-        count = await self._stream.receive_into(target, timeout)
+        self._stream.wait_for_at_least(min(len(target), TURN_BYTES))
+        try:
+            count = await self._stream.receive_into(target, timeout)
+        finally:
+            self._stream.wait_for_at_least(1)  # whoever uses the connection next may wait for less
         self._reader._remaining -= count
         return count
 
