@@ -234,8 +234,7 @@ class TlsStream(httpcore.AsyncNetworkStream):
         return self._clear[:count] if count else b""  # type: ignore[return-value]
 
     def wait_for_at_least(self, count: int) -> None:
-        """As PlainStream.wait_for_at_least, less what has arrived and is not decrypted; on the wire it is never less than that."""
-        self._plain.wait_for_at_least(max(count - self._incoming.pending - self._tls.pending(), 1))
+        """Nothing to do: how many bytes on the wire bring `count` is not known, and waiting for one too many would not end."""
 
     async def receive_into(self, target: memoryview, timeout: float | None) -> int:
         """As PlainStream.receive_into."""
