@@ -54,8 +54,20 @@ class Layout:
 
     def unit_at(self, offset: int) -> ByteRange | None:
         """The unit that holds the byte at `offset`; None if that is in none."""
-        i = bisect_right(self.starts, offset) - 1
+        i = self.index_at(offset)
         return ByteRange(self.starts[i], self.ends[i]) if i >= 0 and offset < self.ends[i] else None
+
+    def index_at(self, offset: int) -> int:
+        """Which unit begins last at or before `offset`; -1 if none does."""
+        return bisect_right(self.starts, offset) - 1
+
+    def end_from(self, offset: int, further: int = 0) -> int:
+        """Where a program that reads on from `offset` comes to an end: that of the unit which begins last at or before it.
+
+        further: count as many units on from there, at most to the last one. In front of all units it is the end of the header.
+        """
+        i = min(self.index_at(offset) + further, len(self.ends) - 1)
+        return self.ends[i] if i >= 0 else self.header.end
 
 
 class LayoutReader:

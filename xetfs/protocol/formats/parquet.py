@@ -15,13 +15,15 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Final
 
-from xetfs.protocol.formats.layout import HEADER_BYTES_MAX, Steps, Units
+from xetfs.protocol.formats.layout import Steps, Units
 from xetfs.protocol.formats.window import Window
 from xetfs.protocol.ranges import ByteRange
 
 _MAGIC: Final = b"PAR1"
 """Files with an encrypted footer end in PARE: they tell nothing."""
 _TAIL_BYTES: Final = 8
+_METADATA_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Longest metadata that are read: 100,000 column chunks. A megabyte takes a quarter of a second, more than the hint is worth."""
 _VARINT_BYTES_MAX: Final = 10
 _TOKEN_BYTES_MAX: Final = 24
 """More than what is read at once: the byte before a field, its number, the byte before a list, its length."""
@@ -47,110 +49,112 @@ def read_parquet(size: int) -> Steps:
     tail = yield ByteRange(size - _TAIL_BYTES, size)
     length = int.from_bytes(tail[:4], "little")
     start = size - _TAIL_BYTES - length
-    if tail[4:] != _MAGIC or length > HEADER_BYTES_MAX or start < len(_MAGIC):
+    if tail[4:] != _MAGIC or length > _METADATA_BYTES_MAX or start < len(_MAGIC):
         raise ValueError(f"not Parquet, or metadata of {length} bytes in a file of {size}")
     metadata = _Metadata(Window(start, size - _TAIL_BYTES), Units(start))
     yield from metadata.walk()
     return metadata.units.layout(ByteRange(start, size))
 
 
-class _Frame:
-    """A struct or a list that is open. field: the last one read of a struct, 0 for a list; kind, left: of a list's elements."""
-
-    __slots__ = ("field", "kind", "left", "place")
-
-    def __init__(self, place: int, kind: int = 0, left: int = 0) -> None:
-        self.place = place
-        self.kind = kind
-        self.left = left
-        self.field = 0
-
-
 class _Metadata:
-    """Walks through the struct that a window begins with, one token after the other, and collects the units."""
+    """Walks through the struct that a window begins with and collects the units.
+
+    Each round of the walk takes one token: the head of a field with its value, an element of a list, or the end of a struct. Data
+    of a megabyte have half a million of them, so that its state is in local variables, and it calls functions only for what is
+    rare.
+    """
 
     def __init__(self, window: Window, units: Units) -> None:
         self.units = units
         self._window = window
-        self._at = window.base
-        self._open = [_Frame(_FILE)]
+        self._data = b""
         self._column: dict[int, int] = {}  # integers of the ColumnMetaData being read
         self._is_elsewhere = False  # the chunk being read is in another file
 
     def walk(self) -> Generator[ByteRange, bytes, None]:
-        window = self._window
-        while self._open:
-            if self._at >= window.limit:
-                raise ValueError("the metadata go on past their end")
-            needed = min(self._at + _TOKEN_BYTES_MAX, window.limit)
-            if needed > window.end:
-                yield from window.load(self._at, needed - self._at)
-                if window.end == window.limit:
-                    window.data += bytes(_TOKEN_BYTES_MAX)  # a token cut off at the end is then seen after it, not within
-            frame = self._open[-1]
-            if frame.kind:
-                self._read_element(frame)
+        open_above: list[tuple[int, int, int]] = []
+        place, kind, count = _FILE, 0, 0  # of a list: type of its elements, how many are left; of a struct: 0, the last field
+        data, at, safe = b"", 0, -1  # a token that begins at or before `safe` is within the data
+        while True:
+            if at > safe:
+                at, safe = yield from self._load(at)
+                data = self._data
+            if kind:
+                if not count:
+                    place, kind, count = open_above.pop()
+                    continue
+                count -= 1
+                value_kind, field = kind, 0
             else:
-                self._read_field(frame)
+                head = data[at]
+                at += 1
+                if not head:
+                    if place == _COLUMN:
+                        self._end_column()
+                    if not open_above:
+                        return
+                    place, kind, count = open_above.pop()
+                    continue
+                value_kind, step = head & 15, head >> 4
+                if step:
+                    count += step
+                else:
+                    count, at = _integer(data, at)
+                field = count
+                if value_kind in _FIELD_BYTES:
+                    at += _FIELD_BYTES[value_kind]
+                    continue
+            if value_kind in _INTEGERS:
+                if place == _META:
+                    self._column[field], at = _integer(data, at)
+                elif data[at] < 128:
+                    at += 1
+                else:
+                    _, at = _varint(data, at)
+            elif value_kind == _BINARY:
+                self._is_elsewhere |= place == _COLUMN and field == _FILE_PATH
+                length, at = _varint(data, at)
+                at += length
+            else:
+                below, kind_below, count_below, at = self._enter(value_kind, _BELOW.get((place, field), _OTHER), at)
+                if count_below or not kind_below:
+                    if len(open_above) >= _NESTING_MAX:
+                        raise ValueError("too deep")
+                    open_above.append((place, kind, count))
+                    place, kind, count = below, kind_below, count_below
 
-    def _read_field(self, frame: _Frame) -> None:
-        head = self._window.data[self._at - self._window.base]
-        self._at += 1
-        if head == 0:
-            self._open.pop()
-            if frame.place == _COLUMN:
-                self._end_column()
-            return
-        kind, step = head & 15, head >> 4
-        frame.field = frame.field + step if step else self._integer()
-        if kind in _FIELD_BYTES:
-            self._at += _FIELD_BYTES[kind]
-        else:
-            self._read_value(kind, frame.place, frame.field)
+    def _load(self, at: int) -> Generator[ByteRange, bytes, tuple[int, int]]:
+        """Hold the data from index `at` of those held so far; where that is now, and up to where a token may begin."""
+        window = self._window
+        offset = window.base + at
+        if offset >= window.limit:
+            raise ValueError("the metadata go on past their end")
+        yield from window.load(offset, min(_TOKEN_BYTES_MAX, window.limit - offset))
+        if window.end < window.limit:
+            self._data = window.data
+            return 0, len(self._data) - _TOKEN_BYTES_MAX
+        self._data = window.data + bytes(_TOKEN_BYTES_MAX)  # what is cut off at the end is then seen after a token, not in it
+        return 0, len(window.data) - 1
 
-    def _read_element(self, frame: _Frame) -> None:
-        if frame.left == 0:
-            self._open.pop()
-            return
-        frame.left -= 1
-        self._read_value(frame.kind, frame.place, 0)
-
-    def _read_value(self, kind: int, place: int, field: int) -> None:
-        """Read an integer, step over a string, or open a struct or list, which is then the next to be looked at."""
-        if kind in _INTEGERS:
-            value = self._integer()
-            if place == _META:
-                self._column[field] = value
-        elif kind == _BINARY:
-            if place == _COLUMN and field == _FILE_PATH:
-                self._is_elsewhere = True
-            length = self._varint()
-            self._at += length
-        elif kind == _STRUCT:
-            self._enter(_Frame(_BELOW.get((place, field), _OTHER)))
-        elif kind in (_LIST, _SET):
-            self._begin_list(_BELOW.get((place, field), _OTHER))
-        else:
+    def _enter(self, kind: int, place: int, at: int) -> tuple[int, int, int, int]:
+        """What a struct or list begins with: its place, kind and count as in `walk`, and where it goes on."""
+        if kind == _STRUCT:
+            if place == _COLUMN:
+                self._column.clear()
+                self._is_elsewhere = False
+            return place, 0, 0, at
+        if kind not in (_LIST, _SET):
             raise ValueError(f"a value of type {kind}")  # maps among them: the metadata have none
-
-    def _begin_list(self, place: int) -> None:
-        head = self._window.data[self._at - self._window.base]
-        self._at += 1
+        head = self._data[at]
+        at += 1
         kind, count = head & 15, head >> 4
+        if not kind:
+            raise ValueError("a list of nothing")
         if count == 15:
-            count = self._varint()
+            count, at = _varint(self._data, at)
         if kind in _ELEMENT_BYTES:
-            self._at += count * _ELEMENT_BYTES[kind]
-        elif count:
-            self._enter(_Frame(place, kind, count))
-
-    def _enter(self, frame: _Frame) -> None:
-        if len(self._open) >= _NESTING_MAX:
-            raise ValueError("too deep")
-        if frame.place == _COLUMN:
-            self._column.clear()
-            self._is_elsewhere = False
-        self._open.append(frame)
+            return place, kind, 0, at + count * _ELEMENT_BYTES[kind]
+        return place, kind, count, at
 
     def _end_column(self) -> None:
         """Take in the chunk that was read; not one in another file, or one whose metadata are encrypted."""
@@ -159,20 +163,20 @@ class _Metadata:
         if places and _BYTES in column and not self._is_elsewhere:
             self.units.add(min(places), min(places) + column[_BYTES])
 
-    def _varint(self) -> int:
-        """A number in groups of 7 bits, the lowest first. A token never holds two of more than 10 bytes."""
-        data, start = self._window.data, self._at - self._window.base
-        value = shift = 0
-        for at in range(start, start + _VARINT_BYTES_MAX):
-            byte = data[at]
-            value |= (byte & 127) << shift
-            if byte < 128:
-                self._at += at + 1 - start
-                return value
-            shift += 7
-        raise ValueError("a number without an end")
 
-    def _integer(self) -> int:
-        """A signed number: 0, -1, 1, -2, 2 …"""
-        value = self._varint()
-        return value >> 1 if not value & 1 else ~(value >> 1)
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number in groups of 7 bits, the lowest first, and where it ends."""
+    value = shift = 0
+    for place in range(at, at + _VARINT_BYTES_MAX):
+        byte = data[place]
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, place + 1
+        shift += 7
+    raise ValueError("a number without an end")
+
+
+def _integer(data: bytes, at: int) -> tuple[int, int]:
+    """A signed number (0, -1, 1, -2, 2 …), and where it ends."""
+    value, at = _varint(data, at)
+    return ~(value >> 1) if value & 1 else value >> 1, at
