@@ -107,8 +107,8 @@ class Engine:
             reader = FileReader(
                 source, entry.size, shelf=self.shelf, nursery=self._nursery, settings=self.settings, counters=self.counters
             )
+            self._drop_idle_readers()  # before the new one is among them: nobody has opened it yet
             self._readers[source.key] = reader
-            self._drop_idle_readers()
         self._readers.move_to_end(source.key)
         return reader
 
