@@ -11,6 +11,7 @@ wait for itself.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -37,6 +38,7 @@ READY_S: Final = 10.0
 """Limit for the kernel to list the root directory, which is loaded before: it takes milliseconds."""
 PREPARE_S: Final = 10.0
 """Limit for judging the directory to mount on; only another file system that hangs reaches it."""
+_TOO_LATE: Final = f"fuse_reply_* failed with {os.strerror(errno.ENOENT)}"
 END_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -55,6 +57,7 @@ async def serve_mount(
     Raises MountpointUnusable and MachineUnfit before it is ready, with nothing left mounted; the errors of listing the root
     directory; trio.TooSlowError when that takes longer than an operation may.
     """
+    logging.getLogger(pyfuse3.__name__).addFilter(is_news)
     with trio.fail_after(settings.operation_deadline_s):
         await view.children(view.root)
     path = await prepare_mountpoint(mountpoint)
@@ -78,6 +81,12 @@ async def serve_mount(
         finally:
             session.close()
     log.info("unmounted path=%s", path)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether what pyfuse3 logs is worth a line. An answer to what the kernel has given up is not: at unmounting it gives up what
+    it was reading ahead of programs, and pyfuse3 calls that an error."""
+    return _TOO_LATE not in record.getMessage()
 
 
 def mount_options(view: RepoView, *, allow_other: bool) -> set[str]:
