@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import small_hub
-from conftest import TOKEN, RunXetfs
+from small_user import TOKEN, RunXetfs
 
 from xetfs.cli.exits import Exit
 

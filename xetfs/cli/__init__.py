@@ -6,6 +6,7 @@ config.py  arguments and environment → Settings
 mount.py   `xetfs mount`: what the process does that serves; daemon.py: how it goes into the background and reports
 umount.py  `xetfs umount`
 status.py  `xetfs status`
+verify.py  `xetfs verify`
 hub.py     `xetfs hub serve`
 state.py   where logs and records of running mounts lie
 log.py     how the log looks; redact.py: what it must not show

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from xetfs import __version__
-from xetfs.cli import hub, mount, status, umount
+from xetfs.cli import hub, mount, status, umount, verify
 from xetfs.cli.daemon import describe
 from xetfs.cli.exits import Exit, cause_of, table
 from xetfs.cli.redact import redact
@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "mount": mount.add_parser,
     "umount": umount.add_parser,
     "status": status.add_parser,
+    "verify": verify.add_parser,
     "hub": hub.add_parser,
 }
 

@@ -71,7 +71,9 @@ class Revisions:
 
     async def _remember(self, ref: RepoRef, info: RepoInfo) -> None:
         reader = self._fingerprint() if info.private or info.gated else "everybody"
-        await self._shelf.put_record(REVISION_RECORD, self._key(ref, reader), _encode(info))
+        commit = RepoRef(ref.repo, revision=info.commit)
+        for known_as in (ref, commit):
+            await self._shelf.put_record(REVISION_RECORD, self._key(known_as, reader), _encode(info))
 
     def _key(self, ref: RepoRef, reader: str) -> str:
         return f"{self._settings.endpoint} {ref.repo}@{ref.revision} {reader}"
