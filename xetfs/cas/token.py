@@ -66,6 +66,11 @@ class TokenSource:
             raise AuthRequired("the CAS refuses the token that the Hub gives", hint="try again later")
         return token
 
+    def forget(self, token: XetToken) -> None:
+        """Ask the Hub anew next time, as it may name another CAS by then."""
+        if self._token is token:
+            self._token = None
+
     async def _join_refresh(self) -> XetToken:
         """Wait for the refresh under way, or for one begun now. A waiter that is cancelled leaves it to the others."""
         refresh = self._refresh

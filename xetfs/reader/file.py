@@ -22,7 +22,7 @@ from functools import partial
 import trio
 
 from xetfs import telemetry
-from xetfs.errors import CorruptData
+from xetfs.errors import CorruptData, NotFound, ProtocolViolation
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.budget import Urgency
 from xetfs.reader.filemap import SEGMENT_BYTES, FileMap, Level, Run, decode_runs, encode_runs
@@ -372,7 +372,11 @@ class FileReader:
 
         try:
             with trio.fail_after(DEADLINE_SHARE * self._settings.operation_deadline_s):
-                runs = await self.source.load(span, self.map, window.urgency, on_covered)
+                try:
+                    runs = await self.source.load(span, self.map, window.urgency, on_covered)
+                except NotFound as exc:
+                    # The file is listed and may be open: whoever reads it must not be told that there is none.
+                    raise ProtocolViolation(f"a file is listed, and its content is not there: {exc}") from exc
             self._take_in(runs)
         except Exception as exc:
             self._failures.append(_Failure(span, exc, trio.current_time() + FAILURE_KEPT_S))

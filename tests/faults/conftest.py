@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+import trio
+from loopback import Names
+
+from xetfs.cas import fetching
+from xetfs.cas.client import CasClient
+from xetfs.net import retry
+from xetfs.reader import file
+
+
+@pytest.fixture(autouse=True)
+def _nothing_known_of_servers() -> None:
+    """What is remembered of a server belongs to its port, and ports come again."""
+    for known in (
+        CasClient._v1_only,
+        CasClient._answering,
+        CasClient._proving,
+        CasClient._proofless,
+        fetching._single_range_origins,
+    ):
+        known.clear()
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between attempts have tests of their own, on a clock that does not wait."""
+    monkeypatch.setattr(retry, "PAUSE_FIRST_S", 0.02)
+    monkeypatch.setattr(file, "FAILURE_KEPT_S", 0.0)
+
+
+@pytest.fixture
+async def names() -> Names:
+    """All names that are known: one, which leads into a private network."""
+    service = Names()
+    service.known["inside.example"] = ["10.0.0.7"]
+    trio.socket.set_custom_hostname_resolver(service)
+    return service

@@ -1,0 +1,58 @@
+"""Every row of docs/faults.md, brought about and compared."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+from fault_bench import ATTEMPTS, CONNECT_S, DEADLINE_S, PLACES, STALL_S, TOKEN, open_bench
+from fault_kinds import KINDS
+from fault_row import GRACE_S, TABLE, Row, carry_out, read_table
+from loopback import Names
+
+from xetfs.settings import Settings
+
+ROWS = read_table()
+SECRET = re.compile(rf"{TOKEN}|xet_[A-Za-z0-9]{{12,}}|Signature=|sig=|user:secret")
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+async def test_row(
+    row: Row, tmp_path: Path, names: Names, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="xetfs")
+    async with open_bench(tmp_path) as bench:
+        outcome = await carry_out(bench, tmp_path / "cache", row, monkeypatch)
+    assert (outcome.sees, outcome.requests) == (row.sees, row.requests)
+    assert outcome.seconds <= row.within_s + GRACE_S
+    if row.counters is not None:
+        assert outcome.counters == row.counters
+    _check_log(caplog, row)
+
+
+def _check_log(caplog: pytest.LogCaptureFixture, row: Row) -> None:
+    """One line says what failed, none is a traceback, and no secret is in any of them."""
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR and record.name.startswith("xetfs.")]
+    told = row.sees not in ("data", "ENOENT") and not row.place.endswith("mount")
+    assert [record.name for record in errors] == (["xetfs.fs.guard"] if told else [])
+    assert not any(record.exc_info for record in caplog.records if record.name.startswith("xetfs."))
+    assert SECRET.findall(caplog.text) == []
+
+
+def test_the_table_says_which_settings_it_is_about() -> None:
+    usual = Settings(cache_dir=Path("/"))
+    assert (usual.attempts_max, usual.stall_timeout_s, usual.connect_timeout_s, usual.operation_deadline_s) == (5, 10, 10, 30)
+    text = " ".join(TABLE.read_text().split())
+    assert f"{ATTEMPTS} attempts, a stall of {STALL_S:g} s at most, a connection within {CONNECT_S:g} s" in text
+    assert f"a deadline of {DEADLINE_S:g} s" in text
+    assert "by default they are 5, 10 s, 10 s and 30 s" in text
+
+
+def test_every_fault_and_place_has_a_row_and_none_has_two() -> None:
+    assert {row.fault for row in ROWS} == set(KINDS)
+    assert {row.place for row in ROWS} == set(PLACES)
+    assert len({(row.place, row.fault, row.times) for row in ROWS}) == len(ROWS) >= 120
+    cells = [line for line in TABLE.read_text().splitlines() if re.match(r"\| (?!Place|---)", line)]
+    assert len(cells) == len(ROWS)
