@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Final
 
 import numpy as np
 from mount_hub import HubProcess
-from mount_user import UNEXPECTED, Mount, is_mounted, sweep
+from mount_user import UNEXPECTED, XETFS, Mount, is_mounted, sweep
 
 from xetfs.testhub import HubOptions, TestHub
 
@@ -98,13 +99,26 @@ class Stage(Mount):
 
     def __init__(self, staged: Staged, name: str, *, ref: str = REPO, token: str = "") -> None:
         here = staged.base / name
-        env = {"HF_ENDPOINT": staged.hub.endpoint, "HF_TOKEN": token, "XDG_STATE_HOME": str(here / "state")}
-        super().__init__(here, here / "cache", env)
+        self.env = {"HF_ENDPOINT": staged.hub.endpoint, "HF_TOKEN": token, "XDG_STATE_HOME": str(here / "state")}
+        super().__init__(here, here / "cache", self.env)
         self._ref = ref
         self._judged = 0
 
     def start(self, *arguments: str) -> None:
         self.mount_in_foreground(self._ref, arguments)
+
+    def kill(self) -> None:
+        super().kill()
+        self._reap()
+
+    def begin(self) -> subprocess.Popen[bytes]:
+        """Begin to mount, without waiting for it."""
+        command = [*XETFS, "mount", self._ref, str(self.path), "--foreground", *self.options]
+        return subprocess.Popen(command, env={**os.environ, **self.env}, stdout=subprocess.DEVNULL, start_new_session=True)
+
+    @property
+    def options(self) -> list[str]:
+        return ["--log-file", str(self.log_file), "--cache-dir", str(self.cache_dir)]
 
     def stop(self) -> None:
         if is_mounted(self.path):
@@ -127,6 +141,9 @@ def mounted(staged: Staged, name: str, *arguments: str, ref: str = REPO, token: 
         yield stage
         stage.stop()
         stage.judge(stage.expected)
+    except BaseException:
+        print(stage.log()[-5000:])
+        raise
     finally:
         stage.clean_up()
 
