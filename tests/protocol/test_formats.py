@@ -121,11 +121,18 @@ def test_a_safetensors_header_of_many_pieces() -> None:
         assert layout.unit_at(layout.header.end + 3 * 1234 + 2) == layout.units[1234]
 
 
+def test_a_safetensors_header_padded_by_much() -> None:
+    for padding in (1, 127, 128, 1000, 1_000_000):
+        content = safetensors_file(b'{"a":{"data_offsets":[0,5]}}'.ljust(30 + padding), 5)
+        assert layout_of("x.safetensors", content).units == (ByteRange(len(content) - 5, len(content)),)
+
+
 @pytest.mark.parametrize(
     "content",
     [
         b"",
         b"1234567",
+        safetensors_file(b"{".ljust(300_000)),
         safetensors_file(b""),
         safetensors_file(b"[]"),
         safetensors_file(b'{"a":1'),

@@ -42,16 +42,17 @@ def read_safetensors(size: int) -> Steps:
 
 def _find_tensors(text: ByteRange, units: Units) -> Generator[ByteRange, bytes, None]:
     """Look through the JSON a piece at a time; what may be the beginning of an entry is kept for the next."""
-    kept = b""
+    kept = last = b""
     for at in range(text.start, text.end, PIECE_BYTES):
         piece = yield ByteRange(at, min(at + PIECE_BYTES, text.end))
         if at == text.start and not piece.startswith(b"{"):
             raise ValueError("a header that is not JSON")
+        last = piece.rstrip(b" \t\r\n")[-1:] or last  # writers pad a header so that the data are aligned
         kept += piece
         looked_at = max(len(kept) - _ENTRY_BYTES_MAX, 0)
         for found in _OFFSETS.finditer(kept):
             units.add(text.end + int(found[1]), text.end + int(found[2]))
             looked_at = max(looked_at, found.end())
         kept = kept[looked_at:]
-    if not kept.rstrip(b" \t\r\n\0").endswith(b"}"):
+    if last != b"}":
         raise ValueError("a header that does not end")
