@@ -131,17 +131,19 @@ class Engine:
         excess = len(self._readers) - READERS_KEPT_MAX
         if excess > 0:
             for key in [key for key, reader in self._readers.items() if reader.idle][:excess]:
-                self._levels[key] = self._readers.pop(key).map.level
+                self._levels[key] = _level_of_known(self._readers.pop(key))
 
     def _level_of(self, info: RepoInfo, entry: TreeEntry) -> Level | None:
         """How sure all is that this process has learnt of a file; None while that is nothing."""
         key = key_of(entry, info.repo, info.commit)
         reader = self._readers.get(key)
-        return reader.map.level if reader is not None else self._levels.get(key)
+        if reader is not None:
+            return _level_of_known(reader)
+        return self._levels.get(key) if entry.size else Level.FILE
 
     async def statistics(self) -> EngineStatistics:
         """How the engine stands. One hop to a thread."""
-        levels = dict(self._levels) | {key: reader.map.level for key, reader in self._readers.items()}
+        levels = dict(self._levels) | {key: _level_of_known(reader) for key, reader in self._readers.items()}
         budget = self.shelf.budget
         return EngineStatistics(
             self.counters.snapshot(),
@@ -166,6 +168,11 @@ class Engine:
 
     def __repr__(self) -> str:
         return f"Engine({len(self._readers)} readers, {self.shelf!r})"
+
+
+def _level_of_known(reader: FileReader) -> Level | None:
+    """How sure all is that a reader has learnt. An empty file has no bytes that could be wrong."""
+    return reader.map.level if reader.size else Level.FILE
 
 
 @asynccontextmanager

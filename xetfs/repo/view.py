@@ -160,7 +160,5 @@ class RepoView:
             if entry.sha256 is not None:
                 found["user.xetfs.sha256"] = entry.sha256.hex().encode()
             if entry.kind == "file":
-                # An empty file has no bytes that could be wrong.
-                level = self._level_of(entry) if entry.size else Level.FILE
-                found["user.xetfs.verified"] = level_name(level).encode()
+                found["user.xetfs.verified"] = level_name(self._level_of(entry)).encode()
         return found

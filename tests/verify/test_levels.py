@@ -1,0 +1,162 @@
+"""How sure a file is said to be, over a hub that offers proofs and one that does not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_hub
+import trio
+from small_hub import EMPTY, LFS, NESTED, PLAIN, REPO, XET
+
+from xetfs import telemetry
+from xetfs.cas.client import CasClient
+from xetfs.errors import ProtocolViolation
+from xetfs.protocol.names import RepoRef
+from xetfs.protocol.ranges import ByteRange
+from xetfs.reader.filemap import Level
+from xetfs.repo import RepoView, engine, open_engine
+from xetfs.repo.verify import find
+from xetfs.settings import Settings
+from xetfs.testhub import Fault, TestHub, open_test_hub
+
+
+@pytest.fixture
+async def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TestHub]:
+    for known in (CasClient._proofless, CasClient._proving, CasClient._answering):
+        known.clear()
+    monkeypatch.setattr(engine, "FLUSH_INTERVAL_S", 0.01)
+    async with open_test_hub(tmp_path / "hub") as hub:
+        small_hub.fill(hub)
+        yield hub
+
+
+def settings(hub: TestHub, tmp_path: Path, **chosen: Any) -> Settings:
+    return Settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache", **chosen)
+
+
+async def read(view: RepoView, path: str, end: int | None = None) -> bytes:
+    node = await find(view, path)
+    reader = view.open_file(node)
+    try:
+        return bytes(await reader.read(ByteRange(0, node.size if end is None else end)))
+    finally:
+        reader.close()
+
+
+async def level(view: RepoView, path: str) -> str:
+    return view.xattrs(await find(view, path))["user.xetfs.verified"].decode()
+
+
+async def wait_for_level(view: RepoView, path: str, wanted: str) -> None:
+    with trio.fail_after(20):
+        while await level(view, path) != wanted:
+            await trio.sleep(0.01)
+
+
+async def test_with_proofs(hub: TestHub, tmp_path: Path) -> None:
+    async with open_engine(settings(hub, tmp_path)) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
+        names = (XET, NESTED, PLAIN, LFS, EMPTY)
+        assert [await level(view, name) for name in names] == ["none", "none", "none", "none", "file"]
+        await read(view, XET, 10)
+        await read(view, PLAIN, 10)
+        assert [await level(view, name) for name in names] == ["proof", "none", "file", "none", "file"]
+        statistics = await opened.statistics()
+        assert dict(statistics.files) == {Level.PROOF: 1, Level.FILE: 1}
+        await read(view, EMPTY)
+        assert dict((await opened.statistics()).files) == {Level.PROOF: 1, Level.FILE: 2}
+        assert "user.xetfs.verified" not in view.xattrs(view.root)
+
+
+async def test_without_proofs_a_file_is_raised_when_it_is_known_whole(
+    hub: TestHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.options.proof_status = 404
+    async with open_engine(settings(hub, tmp_path, window_bytes_max=256 * 1024)) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
+        with caplog.at_level(logging.INFO):
+            await read(view, XET, 10)
+            assert await level(view, XET) == "framing"
+            await read(view, XET)
+            await wait_for_level(view, XET, "file")
+            await read(view, NESTED)
+            await wait_for_level(view, NESTED, "file")
+        assert opened.counters[telemetry.READER_WHOLE_RIGHT] == 2
+    warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1, "once for each server"
+    assert "offers no proofs" in warnings[0]
+    assert f"server={hub.cas_url}" in warnings[0]
+    # What was learnt is kept.
+    async with open_engine(settings(hub, tmp_path, offline=True)) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
+        assert await read(view, XET) == small_hub.content_of()[XET]
+        assert await level(view, XET) == "file"
+
+
+async def test_a_whole_file_that_was_known_before_is_checked_too(hub: TestHub, tmp_path: Path) -> None:
+    async with open_engine(settings(hub, tmp_path, verify="off")) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
+        await read(view, XET)
+        for _ in range(3):
+            await trio.sleep(engine.FLUSH_INTERVAL_S)
+        assert await level(view, XET) == "framing", "nothing is checked with --verify off"
+    async with open_engine(settings(hub, tmp_path, offline=True)) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
+        await read(view, XET)
+        await wait_for_level(view, XET, "file")
+
+
+async def test_an_lfs_file_is_raised_when_it_is_known_whole(hub: TestHub, tmp_path: Path) -> None:
+    async with open_engine(settings(hub, tmp_path)) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
+        await read(view, LFS)
+        await wait_for_level(view, LFS, "file")
+        asked = len(hub.requests())
+        assert await read(view, LFS) == small_hub.content_of()[LFS]
+        assert len(hub.requests()) == asked
+
+
+async def test_a_false_file_is_an_error_and_is_forgotten(hub: TestHub, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hub.options.proof_status = 501
+    hub.faults.add(Fault("flip", path="/xorbs/", offset=20, count=1))
+    async with open_engine(settings(hub, tmp_path)) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
+        with caplog.at_level(logging.WARNING):
+            assert await read(view, XET) != small_hub.content_of()[XET]
+            await wait_for_level(view, XET, "none")
+        [error] = [record.message for record in caplog.records if record.levelno >= logging.ERROR]
+        assert "what was read of it until now was wrong" in error
+        assert opened.counters[telemetry.READER_WHOLE_WRONG] == 1
+        assert await read(view, XET) == small_hub.content_of()[XET]
+        await wait_for_level(view, XET, "file")
+
+
+async def test_proof_gives_out_nothing_below_it(hub: TestHub, tmp_path: Path) -> None:
+    async with open_engine(settings(hub, tmp_path, verify="proof")) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
+        assert await read(view, XET) == small_hub.content_of()[XET]
+        assert await read(view, PLAIN) == small_hub.content_of()[PLAIN]
+        with pytest.raises(ProtocolViolation, match="xetfs verify"):
+            await read(view, LFS, 10)
+        hub.options.proof_status = 404
+        CasClient._proving.clear()
+        with pytest.raises(ProtocolViolation, match="no proof to be had"):
+            await read(view, NESTED, 10)
+        assert [await level(view, name) for name in (XET, PLAIN, LFS, NESTED)] == ["proof", "file", "none", "none"]
+
+
+async def test_the_level_outlives_the_reader(hub: TestHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "READERS_KEPT_MAX", 1)
+    async with open_engine(settings(hub, tmp_path)) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
+        await read(view, XET)
+        await opened.flush()
+        for name in (PLAIN, NESTED, EMPTY):
+            await read(view, name)
+            await opened.flush()
+        assert await level(view, XET) == "proof"
+        assert sum((await opened.statistics()).files.values()) == 4
