@@ -14,6 +14,7 @@ A FileReader is shared by all openings of the same content and lives in the even
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -118,11 +119,12 @@ class FileReader:
 
         Whoever gets None calls `read` with the same span.
         """
-        span = span.clip(self.size)
-        if not len(span):
+        if span.end > self.size:
+            span = span.clip(self.size)
+        if span.start == span.end:
             return b""
         self._observe(span)
-        return self._at_hand(span)
+        return self._at_hand(span.start, span.end)
 
     async def read(self, span: ByteRange) -> Buffer:
         """The bytes of `span`, exactly as many as the file has there.
@@ -180,17 +182,18 @@ class FileReader:
 
     # Bytes that are held
 
-    def _at_hand(self, span: ByteRange) -> Buffer | None:
-        pieces: list[Buffer] = []
-        at = span.start
-        while at < span.end:
-            piece = self._piece_nowait(at, span.end)
+    def _at_hand(self, start: int, end: int) -> Buffer | None:
+        piece = self._piece_nowait(start, end)
+        if piece is None or len(piece) == end - start:
+            return piece
+        pieces: list[Buffer] = [piece]
+        at = start + len(piece)
+        while at < end:
+            piece = self._piece_nowait(at, end)
             if piece is None:
                 return None
-            at += len(piece)
-            if at == span.end and not pieces:
-                return piece
             pieces.append(piece)
+            at += len(piece)
         return b"".join(pieces)
 
     def _piece_nowait(self, start: int, end: int) -> Buffer | None:
@@ -201,11 +204,11 @@ class FileReader:
         block = self._shelf.find_nowait(run.xorb, run.chunks.start + run.position(start))
         if block is None:
             return None
-        part = _within(run, block, ByteRange(start, end))
+        part = _within(run, block, start, end)
         if part is None:
             return None
         try:
-            return block.read_nowait(part.start, part.end)
+            return block.read_nowait(*part)
         except CorruptData:
             return None  # found again, and dealt with, where there is time to
 
@@ -227,12 +230,12 @@ class FileReader:
                 await self._forget_unheld(run)
                 bad += 1
                 continue
-            part = _within(run, block, span)
+            part = _within(run, block, span.start, span.end)
             try:
                 if part is None:
                     raise CorruptData(f"a block of xorb {run.xorb.hex()[:12]} does not hold what this file has there")
-                data = block.read_nowait(part.start, part.end)
-                return await self._shelf.read(block, part.start, part.end) if data is None else data
+                data = block.read_nowait(*part)
+                return await self._shelf.read(block, *part) if data is None else data
             except CorruptData as exc:
                 log.warning("dropped a bad block, fetching again file=%s: %s", self.source.key[:16], exc)
                 await self._shelf.drop(block)
@@ -315,7 +318,7 @@ class FileReader:
         """Take care of the bytes from `at` on; returns the offset up to which that is done."""
         run = self._run_at(at)
         if run is not None:
-            block = await self._shelf.peek(run.xorb, run.chunks.start + run.position(at))
+            block = await self._shelf.open_ahead(run.xorb, run.chunks.start + run.position(at))
             if block is None:
                 await self._forget_unheld(run)
                 return at
@@ -446,15 +449,18 @@ def _holds(span: ByteRange, offset: int) -> bool:
     return span.start <= offset < span.end
 
 
-def _within(run: Run, block: Block, span: ByteRange) -> ByteRange | None:
-    """Where in the data of `block` the bytes of `span` stand, as far as run and block have them; the run holds span.start.
+def _within(run: Run, block: Block, start: int, end: int) -> tuple[int, int] | None:
+    """Where in the data of `block` the file's bytes [start, end) stand, as far as run and block have them; the run holds `start`.
 
     None if the block's hashes there are not those that the file is known to have: then it is no block of this file.
     """
-    first = run.position(span.start)
+    ends = run.ends
+    first = bisect_right(ends, start)
     in_block = run.chunks.start + first - block.chunks.start
-    count = min(run.position(min(span.end, run.end) - 1) + 1 - first, len(block.chunks) - in_block)
-    if b"".join(block.hashes[in_block : in_block + count]) != run.hashes_of(first, first + count):
+    last = first + 1
+    if ends[first] < end:
+        last = min(bisect_left(ends, end, first) + 1, len(ends), first + block.chunks.end - block.chunks.start - in_block)
+    if block.raw_hashes(in_block, in_block + last - first) != run.hashes_of(first, last):
         return None
-    begin = block.offsets[in_block] + span.start - run.chunk_start(first)
-    return ByteRange(begin, begin + min(span.end, run.ends[first + count - 1]) - span.start)
+    shift = block.offsets[in_block] - run.chunk_start(first)
+    return start + shift, min(end, ends[last - 1]) + shift

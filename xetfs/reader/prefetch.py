@@ -58,11 +58,12 @@ class Prefetcher:
     def observe(self, span: ByteRange) -> Want:
         """Take note of a read of `span` (clipped to the file, not empty) and say what it makes worth loading."""
         streams = self._streams
-        for i in range(len(streams) - 1, -1, -1):
-            stream = streams[i]
-            if stream.reached - NEAR_BYTES <= span.start <= stream.reached + NEAR_BYTES:
-                if i != len(streams) - 1:
-                    streams.append(streams.pop(i))
+        start = span.start
+        for stream in reversed(streams):
+            if -NEAR_BYTES <= start - stream.reached <= NEAR_BYTES:
+                if stream is not streams[-1]:
+                    streams.remove(stream)
+                    streams.append(stream)
                 return self._follow(stream, span)
         return self._begin(span)
 
@@ -72,8 +73,9 @@ class Prefetcher:
         self._begun += 1
         stream = _Stream(self._begun, span.end, span.end, span.end, self._step_min)
         self._streams.append(stream)
-        end = span.end if span.start else max(span.end, min(self._step_min, self._size))
-        return Want(ByteRange(span.start, end), 0, stream.step, stream.number)
+        if span.start == 0:
+            span = ByteRange(0, max(span.end, min(self._step_min, self._size)))
+        return Want(span, 0, stream.step, stream.number)
 
     def _follow(self, stream: _Stream, span: ByteRange) -> Want:
         forward = span.end > stream.reached

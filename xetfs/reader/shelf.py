@@ -82,6 +82,20 @@ class Shelf:
             return entry.block
         return self.store.find_nowait(xorb, chunk) or await self._find_in_store(xorb, chunk)
 
+    async def open_ahead(self, xorb: XorbHash, chunk: int) -> Block | None:
+        """The same for somebody who knows that it will be read soon: the disk begins to bring it."""
+        entry = self._shelved(xorb, chunk)
+        if entry is not None:
+            return entry.block
+
+        def open_block() -> Block | None:
+            block = self.store.find(xorb, chunk)
+            if block is not None:
+                block.read_ahead()
+            return block
+
+        return await trio.to_thread.run_sync(open_block, limiter=self._threads)
+
     def _shelved(self, xorb: XorbHash, chunk: int) -> _Shelved | None:
         for entry in self._by_xorb.get(xorb, ()):
             chunks = entry.block.chunks

@@ -44,8 +44,14 @@ class Block(Protocol):
     def hashes(self) -> Sequence[ChunkHash]:
         """One for each chunk. A chunk's bytes are checked against its hash before they are first given out."""
 
+    def raw_hashes(self, first: int, last: int) -> bytes:
+        """The hashes of the block's chunks [first, last), counted from its own first chunk, back to back."""
+
     def read_nowait(self, start: int, end: int) -> bytes | memoryview | None:
         """Bytes [start, end) of the block, or None if the disk must be waited for. Raises CorruptData as `read` does."""
+
+    def read_ahead(self) -> None:
+        """Ask the disk for the block's bytes, which somebody will soon read; does not wait for them. For a worker thread."""
 
     def read(self, start: int, end: int) -> bytes | memoryview:
         """Bytes [start, end) of the block, exactly as many. May block.

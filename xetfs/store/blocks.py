@@ -54,7 +54,7 @@ _AHEAD_BYTES: Final = 8 * 1024 * 1024
 class MemoryBlock:
     """A decoded block; its bytes are those of the XorbBlock, not a copy."""
 
-    __slots__ = ("_data", "chunks", "hashes", "offsets", "xorb")
+    __slots__ = ("_data", "_raw_hashes", "chunks", "hashes", "offsets", "xorb")
 
     def __init__(self, block: XorbBlock) -> None:
         self.xorb: XorbHash = block.xorb
@@ -62,11 +62,18 @@ class MemoryBlock:
         self.offsets: Sequence[int] = block.offsets
         self.hashes: Sequence[ChunkHash] = block.hashes
         self._data: memoryview = block.data
+        self._raw_hashes = b"".join(block.hashes)
+
+    def raw_hashes(self, first: int, last: int) -> bytes:
+        return self._raw_hashes[_HASH_BYTES * first : _HASH_BYTES * last]
 
     def read_nowait(self, start: int, end: int) -> memoryview:
         if not 0 <= start <= end <= len(self._data):
             raise ValueError(f"bytes {start}-{end} are not within {self!r}")
         return self._data[start:end]
+
+    def read_ahead(self) -> None:
+        """It is at hand."""
 
     def read(self, start: int, end: int) -> memoryview:
         return self.read_nowait(start, end)
@@ -105,6 +112,7 @@ class DiskBlock:
         "_close",
         "_fd",
         "_next",
+        "_raw_hashes",
         "_size",
         "_verified",
         "_whole",
@@ -127,6 +135,7 @@ class DiskBlock:
         self.chunks = chunks
         self.offsets = offsets
         self.hashes: Sequence[ChunkHash] = _HashTable(hashes)
+        self._raw_hashes = hashes
         self._base = base
         self._size = offsets[-1]
         self._verified = bytearray(len(chunks))
@@ -136,6 +145,12 @@ class DiskBlock:
         """Used since its place among the open blocks was last considered (handles.py)."""
         self.used = False
         """Used since the index was last told (disk.py)."""
+
+    def raw_hashes(self, first: int, last: int) -> bytes:
+        return self._raw_hashes[_HASH_BYTES * first : _HASH_BYTES * last]
+
+    def read_ahead(self) -> None:
+        os.posix_fadvise(self._fd, self._base, self._size, os.POSIX_FADV_WILLNEED)
 
     def read_nowait(self, start: int, end: int) -> bytes | memoryview | None:
         if not _NOWAIT:
