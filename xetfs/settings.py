@@ -72,6 +72,10 @@ class Settings:
     """How far ahead of a sequential reader to load: what a 250 MB/s link carries in the 0.4 s that a window takes on one of
     its connections. The memory limit may allow less."""
     verify: Literal["auto", "proof", "off"] = "auto"
+    """auto: prove a part where the server offers proofs, and a file when it is known whole where it does not. proof: give out no
+    byte that is not proven. off: lengths only."""
+    whole_checks: bool = True
+    """Check files that have become known whole in the background; not wanted where somebody else checks them."""
 
     # The network
     connections_max: int = 32

@@ -76,7 +76,8 @@ def test_the_report_for_programs(run_xetfs: RunXetfs, endpoint: str) -> None:
         "nameless": 0,
         "unchecked": 0,
         "replaced": 0,
-        "replaced_blocks": 0,
+        "dropped_blocks": 0,
+        "refused_answers": 0,
         "names": {"file_id": 1, "sha256": 1, "git_oid": 0},
         "failures": [],
         "exit": 0,
@@ -88,8 +89,9 @@ def test_corrupt_data_is_exit_code_8(run_xetfs: RunXetfs, endpoint: str) -> None
     done = run_xetfs("verify", REPO)
     assert done.returncode == Exit.DATA
     assert done.stderr == ""
-    assert f"CORRUPT: {XET}: its content does not have the file id listed" in done.stdout.splitlines()
-    assert "3 of 5 files right, 2 corrupt" in done.stdout
+    assert f"CORRUPT: {XET}: the chunks at 0-1200000 do not belong to the file" in done.stdout
+    assert "3 of 5 files right, 2 corrupt, " in done.stdout
+    assert ", 4 times wrong data came from the network" in done.stdout
     failures = json.loads(run_xetfs("verify", REPO, "--json").stdout)["failures"]
     assert [(failure["path"], failure["kind"], failure["error"]) for failure in failures] == [
         (NESTED, "corrupt", "CorruptData"),

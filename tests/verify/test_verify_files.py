@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import small_hub
+import trio
 from small_hub import EMPTY, LFS, NESTED, PLAIN, XET
 
 from xetfs.cas.client import CasClient
@@ -38,7 +39,7 @@ async def hub(tmp_path: Path) -> AsyncIterator[TestHub]:
 def open_repo(hub: TestHub, tmp_path: Path) -> OpenRepo:
     @asynccontextmanager
     async def open_it(**settings: Any) -> AsyncIterator[tuple[Engine, RepoView]]:
-        given = {"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache", "verify": "off", **settings}
+        given = {"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache", "whole_checks": False, **settings}
         async with open_engine(Settings(**given)) as engine:
             yield engine, await engine.open_repo(RepoRef.parse(small_hub.REPO))
 
@@ -100,12 +101,12 @@ async def test_what_is_held_is_not_fetched_and_what_was_proven_stays_known(hub: 
         for name in ALL:
             reader = view.open_file(await find(view, name))
             assert bytes(await reader.read(ByteRange(0, reader.size))) == small_hub.content_of()[name]
-            assert reader.map.level in (Level.FILE, None)
+            assert reader.map.level in (Level.PROOF, Level.FILE, None)
             reader.close()
 
 
 async def test_only_what_is_missing_is_fetched(hub: TestHub, open_repo: OpenRepo) -> None:
-    async with open_repo(verify="auto") as (_, view):
+    async with open_repo() as (_, view):
         reader = view.open_file(await find(view, XET))
         await reader.read(ByteRange(0, 1_000_000))
         reader.close()
@@ -126,10 +127,26 @@ async def test_it_works_with_a_cache_that_is_smaller_than_the_file(hub: TestHub,
             assert dict(report.names) == {"file_id": 1, "sha256": 1}
 
 
-async def test_no_proof_of_a_part_is_asked_for(hub: TestHub, open_repo: OpenRepo) -> None:
+async def test_a_run_that_is_broken_off_leaves_only_what_is_proven(hub: TestHub, open_repo: OpenRepo) -> None:
+    chunks = [number.to_bytes(4, "big") * 25_000 for number in range(240)]
+    _, stored = hub.xet.add_file_from_chunks(chunks)
+    hub.storage.commit_files(hub.storage.require_repo("model", small_hub.REPO), {"large.bin": stored})
     async with open_repo() as (engine, view):
-        await verify(engine, view)
-    assert not [record for record in hub.requests() if "file-chunk-hashes" in record.path]
+        report, told = Report(), 0
+        with trio.CancelScope() as scope:
+
+            def on_bytes(count: int) -> None:
+                nonlocal told
+                told += count
+                if told > 5 * MIB:
+                    scope.cancel()
+
+            files = await files_under(view, await find(view, "large.bin"))
+            await verify_files(view, engine.shelf, files, report, deep=False, on_bytes=on_bytes)
+        assert (report.files, report.unchecked) == (1, 1)
+        reader = view.open_file(files[0])
+        assert reader.map.level == Level.PROOF
+        reader.close()
 
 
 # What is wrong
@@ -142,18 +159,31 @@ async def test_wrong_data_is_corrupt_and_hurts_no_other_file(hub: TestHub, open_
         assert report.kinds["corrupt"] == 2
         assert report.kinds["right"] == 3
         assert sorted(verdict.path for verdict in report.wrong) == sorted((NESTED, XET))
-        hub.faults.clear()
+    hub.faults.clear()
+    async with open_repo() as (engine, view):
         report, _ = await verify(engine, view)
         assert dict(report.kinds) == {"right": 5}
 
 
-async def test_what_came_wrong_once_is_fetched_again(hub: TestHub, open_repo: OpenRepo) -> None:
+@pytest.mark.parametrize("proof_status", [200, 404])
+async def test_what_came_wrong_once_is_fetched_again(hub: TestHub, open_repo: OpenRepo, proof_status: int) -> None:
+    """By the part where a part can be proven, otherwise by the file."""
+    hub.options.proof_status = proof_status
     hub.faults.add(Fault("flip", path="/xorbs/", offset=20, count=1))
     async with open_repo() as (engine, view):
         report, told = await verify(engine, view, XET)
         assert dict(report.kinds) == {"right": 1}
-        assert report.again == 1
+        assert (engine.counters["reader.corrupt_windows"], report.again) == ((1, 0) if proof_status == 200 else (0, 1))
         assert told == report.bytes
+
+
+async def test_without_proofs_wrong_data_shows_in_the_name_of_the_file(hub: TestHub, open_repo: OpenRepo) -> None:
+    hub.options.proof_status = 404
+    hub.faults.add(Fault("flip", path="/xorbs/", offset=20))
+    async with open_repo() as (engine, view):
+        report, _ = await verify(engine, view, XET)
+        assert str(report.wrong[0].error) == "its content does not have the file id listed"
+        assert report.wrong[0].kind == "corrupt"
 
 
 async def test_a_lie_that_was_kept_is_found_and_replaced(hub: TestHub, open_repo: OpenRepo) -> None:

@@ -134,7 +134,7 @@ class PlainSource:
         if self._refused:
             raise ProtocolViolation(
                 f"{self._repo}: no proof to be had of a part of {self._entry.path}, which is not in Xet",
-                hint="'xetfs verify' checks it whole, and it can be read then",
+                hint="'xetfs verify' checks it whole, and the next mount can read it then",
             )
         if self._whole:
             span = ByteRange(0, size)

@@ -161,7 +161,7 @@ class Engine:
         """Flush every FLUSH_INTERVAL_S, until cancelled, and have files checked that have become known whole."""
         while True:
             await trio.sleep(FLUSH_INTERVAL_S)
-            if self.settings.verify != "off":
+            if self.settings.verify != "off" and self.settings.whole_checks:
                 for reader in self._readers.values():
                     self._whole.consider(reader)
             await self.flush()

@@ -1,0 +1,161 @@
+"""What `status` and `verify` say to people, without a mount."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xetfs.cli.config import Choices, settings_from
+from xetfs.cli.exits import Exit
+from xetfs.cli.main import main
+from xetfs.cli.state import MountRecord, all_records, control_socket
+from xetfs.cli.status import describe, duration, in_words, printable, size
+from xetfs.cli.verify import in_words as report_in_words
+
+HEAVY = {"trio", "httpx", "h11", "numpy", "pyfuse3", "diskcache", "blake3", "lz4", "sqlite3", "asyncio", "ssl"}
+
+
+@pytest.mark.parametrize("arguments", [["status", "--help"], ["verify", "--help"], ["status"], ["verify", "/nowhere"]])
+def test_nothing_heavy_is_loaded_to_answer_a_user(arguments: list[str], tmp_path: Path) -> None:
+    program = "import sys\nfrom xetfs.cli.main import main\nmain(sys.argv[1:])\nprint(*sys.modules, file=sys.stderr)"
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True, env=env, timeout=60
+    )
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert "argparse" in loaded
+    assert not loaded & HEAVY
+
+
+# --verify
+
+
+def test_verify_is_chosen_among_three(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    env = {"XDG_CACHE_HOME": str(tmp_path)}
+    assert settings_from(Choices(), env).verify == "auto"
+    assert settings_from(Choices(verify="proof"), env).verify == "proof"
+    assert main(["mount", "a/b", "/mnt", "--verify", "all"]) == Exit.USAGE
+    assert "--verify" in capsys.readouterr().err
+    assert main(["mount", "--help"]) == 0
+    assert "--verify {auto,proof,off}" in capsys.readouterr().out
+
+
+# Records
+
+
+def test_all_records_are_found_those_of_the_dead_too(tmp_path: Path) -> None:
+    env = {"XDG_STATE_HOME": str(tmp_path)}
+    here = MountRecord.of_this_process(Path("/mnt/b"), "r", "c", control="/run/1.sock")
+    dead = MountRecord(here.pid, "1", "/mnt/a", "r", "c")
+    here.write(tmp_path / "xetfs/b.json")
+    dead.write(tmp_path / "xetfs/a.json")
+    (tmp_path / "xetfs/c.json").write_text("nonsense")
+    (tmp_path / "xetfs/d.json").write_text('{"pid":1,"started":"","mountpoint":5,"repo":"","commit":""}')
+    assert list(all_records(env)) == [dead, here]
+    assert describe(dead) == {"state": "dead", "mountpoint": "/mnt/a", "repo": "r", "commit": "c", "pid": here.pid}
+    assert list(all_records({"XDG_STATE_HOME": str(tmp_path / "absent")})) == []
+
+
+def test_a_record_of_an_earlier_version_has_no_socket(tmp_path: Path) -> None:
+    here = MountRecord.of_this_process(Path("/mnt"), "r", "c")
+    values = {"pid": here.pid, "started": here.started, "mountpoint": "/mnt", "repo": "r", "commit": "c"}
+    (tmp_path / "a.json").write_text(json.dumps(values))
+    record = MountRecord.read(tmp_path / "a.json")
+    assert record == here
+    assert describe(here)["reason"] == "it has no control socket"
+
+
+def test_where_the_socket_lies(tmp_path: Path) -> None:
+    pid = os.getpid()
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    assert control_socket({**state, "XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / f"xetfs/{pid}.sock"
+    for unusable in ("", "relative", str(tmp_path / "absent")):
+        assert control_socket({**state, "XDG_RUNTIME_DIR": unusable}) == tmp_path / f"state/xetfs/{pid}.sock"
+
+
+# Words
+
+
+def test_numbers_in_words() -> None:
+    assert [size(count) for count in (0, 1023, 1024, 1536, 150 << 10, 3 << 20, 5 << 30, 7 << 40)] == [
+        "0 B",
+        "1023 B",
+        "1.0 KiB",
+        "1.5 KiB",
+        "150 KiB",
+        "3.0 MiB",
+        "5.0 GiB",
+        "7.0 TiB",
+    ]
+    assert [duration(s) for s in (0.2, 59, 60, 3599, 3600, 7500, 86400 * 3 + 3600)] == [
+        "0 s",
+        "59 s",
+        "1 min",
+        "59 min",
+        "1 h 0 min",
+        "2 h 5 min",
+        "3 d 1 h",
+    ]
+
+
+def test_names_do_not_move_the_cursor() -> None:
+    assert printable("a\x1b[2Jb\nc") == "a\\x1b[2Jb\\nc"
+    assert printable("see https://host/x?signature=1") == "see https://host/x?…"
+
+
+def document(**changed: Any) -> dict[str, Any]:
+    return {
+        "state": "serving",
+        "mountpoint": "/mnt/m",
+        "repo": "acme/demo",
+        "subfolder": "data",
+        "revision": "v1",
+        "commit": "ab" * 20,
+        "pid": 7,
+        "uptime_s": 61.0,
+        "verify": "auto",
+        "cache_dir": "/c",
+        "files": {"proof": 2, "file": 0, "framing": 1, "none": 0},
+        "memory": {"bytes": 0, "bytes_most": 1, "bytes_max": 2, "resident_bytes": 90 << 20},
+        "store": {"state": "ok", "bytes": 5 << 20, "bytes_max": 1 << 30, "failure": ""},
+        "counters": {"net.received_bytes": 3000, "net.requests": 4},
+        **changed,
+    }
+
+
+def test_a_mount_in_words() -> None:
+    assert in_words(document()).splitlines() == [
+        "/mnt/m: serving",
+        "  repo      acme/demo/data@v1 (abababababab)",
+        "  process   7, for 1 min, 90.0 MiB of memory",
+        "  fetched   2.9 KiB in 4 requests",
+        "  verified  2 proof, 1 framing (--verify auto)",
+        "  cache     5.0 MiB of 1.0 GiB in /c",
+    ]
+
+
+def test_what_is_wrong_with_a_mount_is_said() -> None:
+    store = {"state": "failing", "bytes": 0, "bytes_max": 0, "failure": "No space left on device"}
+    words = in_words(document(counters={"reader.corrupt_windows": 2, "reader.whole_files_wrong": 1}, store=store, files={}))
+    assert "WRONG     3 times" in words
+    assert "failing: No space left on device" in words
+    assert "nothing read yet" in words
+
+
+def test_a_report_shows_no_more_failures_than_can_be_read() -> None:
+    failures = [{"path": f"{number}\n", "kind": "corrupt", "error": "CorruptData", "message": "m"} for number in range(60)]
+    counts = dict.fromkeys(
+        ("right", "corrupt", "failed", "nameless", "unchecked", "replaced", "dropped_blocks", "refused_answers"), 0
+    )
+    report = {"repo": "a/b", "path": "", "commit": "ab" * 20, "files": 60, "bytes": 60, "fetched_bytes": 5, "seconds": 1}
+    lines = report_in_words({**counts, **report, "corrupt": 60, "names": {}, "failures": failures}).splitlines()
+    assert lines[0] == "CORRUPT: 0\\n: m"
+    assert lines[50] == "… and 10 more; --json lists them all"
+    assert lines[51] == "a/b (abababababab): 0 of 60 files right, 60 corrupt"
+    assert lines[52] == "60 B in 1 s, 5 B fetched"
