@@ -81,7 +81,8 @@ def staging(name: str) -> Iterator[Path]:
 
 @contextmanager
 def staged(base: Path) -> Iterator[Staged]:
-    """The repo, served."""
+    """The repo, served. base is made if it is not there."""
+    base.mkdir(exist_ok=True)
     hub = TestHub(base / "hub", HubOptions(), seed=0)
     try:
         contents = _fill(hub, base)
