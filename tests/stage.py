@@ -31,7 +31,7 @@ SHARDS: Final = 64
 SHARD_BYTES: Final = 512 * KIB
 MANY: Final = 200
 
-UNDER_FAULTS: Final = ("corrupt data, fetching again", "operation=", "loading ahead failed")
+UNDER_FAULTS: Final = ("corrupt data, fetching again", "dropped a bad block", "operation=", "loading ahead failed")
 """What a daemon's log may say while its network is being spoilt."""
 
 Contents = Mapping[str, bytes]
@@ -128,6 +128,8 @@ class Stage(Mount):
     def judge(self, allowed: Sequence[str] = ()) -> None:
         """Fail if the log says, since this was last called, anything unusual that is not among `allowed`."""
         log = self.log()
+        if len(log) < self._judged:  # a new file was begun
+            self._judged = 0
         fresh, self._judged = log[self._judged :], len(log)
         lines = [line for line in fresh.splitlines() if UNEXPECTED.search(line)]
         assert [line for line in lines if not any(word in line for word in allowed)] == []

@@ -6,7 +6,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -19,17 +19,20 @@ STEP_S: Final = 30.0
 
 
 class Load:
-    """`with Load(...)`: readers at work. Each ends with its first error, or when it is told to stop.
+    """`with Load(...)`: readers at work. Each ends with its first error that is not tolerated, or when it is told to stop.
 
-    errors: what the readers ended with, and when (monotonic). wrong: descriptions of wrong bytes, for ever empty.
+    errors: what the readers ended with, and when (monotonic). wrong: descriptions of wrong bytes, for ever empty. done: reads
+    made, those that failed included. failed: how many did.
     """
 
-    def __init__(self, root: Path, contents: Contents, *, readers: int, seed: int) -> None:
+    def __init__(self, root: Path, contents: Contents, *, readers: int, seed: int, tolerated: Container[int | None] = ()) -> None:
         self.errors: list[tuple[OSError, float]] = []
         self.wrong: list[str] = []
         self._root = root
         self._contents = {path: content for path, content in contents.items() if content}
-        self._done = 0
+        self.done = 0
+        self.failed = 0
+        self._tolerated = tolerated
         self._moved = threading.Condition()
         self._stopping = False
         self._threads = [
@@ -49,7 +52,7 @@ class Load:
     def wait_done(self, count: int) -> None:
         """Until so many reads were made since the beginning."""
         with self._moved:
-            assert self._moved.wait_for(lambda: self._done >= count or self.errors or self.wrong, STEP_S), "no reads are made"
+            assert self._moved.wait_for(lambda: self.done >= count or self.errors or self.wrong, STEP_S), "no reads are made"
         assert self.errors == []
         assert self.wrong == []
 
@@ -64,7 +67,12 @@ class Load:
         fds: dict[str, int] = {}
         try:
             while not self._stopping:
-                self._read_once(choose, fds)
+                try:
+                    self._read_once(choose, fds)
+                except OSError as exc:
+                    if exc.errno not in self._tolerated:
+                        raise
+                    self._count_failed()
         except OSError as exc:
             with self._moved:
                 self.errors.append((exc, time.monotonic()))
@@ -73,6 +81,12 @@ class Load:
             for fd in fds.values():
                 with suppress(OSError):  # a mount that died says so here, too
                     os.close(fd)
+
+    def _count_failed(self) -> None:
+        with self._moved:
+            self.done += 1
+            self.failed += 1
+            self._moved.notify_all()
 
     def _read_once(self, choose: random.Random, fds: dict[str, int]) -> None:
         path = choose.choice(sorted(self._contents))
@@ -85,7 +99,7 @@ class Load:
         if choose.random() < 0.3:
             os.posix_fadvise(fds[path], 0, 0, os.POSIX_FADV_DONTNEED)
         with self._moved:
-            self._done += 1
+            self.done += 1
             # A read that an error ends in the middle gives what came before it.
             if not content.startswith(got, at) or not got:
                 self.wrong.append(f"{path} at {at}: {len(got)} bytes {got[:20].hex()}")

@@ -386,8 +386,10 @@ class MountModel(RuleBasedStateMachine):
         self.session.set_fault(name)
 
     @precondition(lambda self: self.is_due("remount", 100))
-    @rule()
-    def remount(self) -> None:
+    @rule(die=st.integers(1, 3))
+    def remount(self, die: int) -> None:
+        if die != 2:
+            return
         self.do_rarely("remount", 100)
         self.close_all()
         self.session.set_fault("")
