@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -74,6 +75,7 @@ def sizes_of(arguments: argparse.Namespace) -> Sizes:
 
 def main() -> int:
     arguments = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, which takes down mounts and the hub
     scenarios = all_scenarios()
     if arguments.list:
         print("\n".join(f"{scenario.name:<12} {scenario.title}" for scenario in scenarios.values()))

@@ -1,7 +1,7 @@
 """Counted things of this checkout beside those of another revision: what no other program on the machine can disturb.
 
 Requests and bytes come from the hub's log, round trips too (with latency, as they mean nothing without); page faults from /proc.
-Instructions of the daemon are counted by `perf stat` where the processor lets itself be counted, else by valgrind's cachegrind
+Instructions of the engine are counted by `perf stat` where the processor lets itself be counted, else by valgrind's cachegrind
 where that is installed, on a small file.
 """
 
@@ -22,13 +22,13 @@ from typing import Final
 from benchlib.data import MIB, Data
 from benchlib.figures import number
 from benchlib.hub import Hub
-from benchlib.lab import Lab, Mounted, Sample
-from benchlib.processes import settle
+from benchlib.lab import COMMAND_S, Lab, Mounted, Sample
 
 Counts = dict[str, float]
+ENGINE_READ: Final = Path(__file__).with_name("engine_read.py")
 ROUNDS: Final = 3
 RTT: Final = {"latency_s": 0.020}
-SHORT: Final = 32 * MIB
+SHORT: Final = 16 * MIB
 """What is read from the begin of a file, cold: past the growth of windows, and short under valgrind too."""
 
 
@@ -137,7 +137,7 @@ def _of(what: str, sample: Sample, *, round_trips: bool = True) -> Counts:
 
 
 def _count_instructions(lab: Lab, say: Callable[[str], None]) -> Counts:
-    """Of the daemon's whole life: mounting alone, and mounting with one cold read."""
+    """Of a process that opens a repo and a file, and of one that reads too, cold; without a mount, which valgrind cannot hold."""
     counter = _find_counter(lab.base)
     if counter is None:
         say("  instructions are not counted: perf cannot here, and there is no valgrind")
@@ -145,12 +145,22 @@ def _count_instructions(lab: Lab, say: Callable[[str], None]) -> Counts:
     say(f"  counting instructions with {counter.name}")
     noise = lab.data.noise
     counts: Counts = {}
-    for what, length in (("mounting", 0), (f"cold read of {SHORT // MIB} MiB, with mounting", SHORT)):
-        with lab.mount_cold(noise.repo, under=counter.prefix) as mounted:
-            if length:
-                arguments = {"path": str(mounted.path / noise.file), "block": MIB, "end": length}
-                lab.read("sequential", **arguments)
-                settle(mounted.pid)
+    for what, length in (("opening a file", 0), (f"cold read of {SHORT // MIB} MiB", SHORT)):
+        with tempfile.TemporaryDirectory(prefix="counted-", dir=lab.base) as cache:
+            program = [
+                lab.python,
+                "-P",
+                str(ENGINE_READ),
+                lab.hub.endpoint,
+                noise.repo,
+                noise.file,
+                f"{cache}/chunks",
+                str(length),
+            ]
+            done = subprocess.run([*counter.prefix, *program], env=lab.env(), check=False, timeout=COMMAND_S)
+        if done.returncode:
+            say(f"  instructions are not counted: {what} ended with {done.returncode}")
+            return {}
         counts[f"{what}: instructions"] = counter.read()
     return counts
 
@@ -173,7 +183,8 @@ def _find_counter(base: Path) -> Counter | None:
             return Counter("perf", perf, lambda: parse_perf(out.read_text()) or 0.0)
     if shutil.which("valgrind"):
         log = base / "valgrind"
-        prefix = ("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null", f"--log-file={log}")
+        tool = ("--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
+        prefix = ("valgrind", *tool, "--fair-sched=try", f"--log-file={log}")
         return Counter("cachegrind", prefix, lambda: parse_cachegrind(log.read_text()))
     return None
 
@@ -207,7 +218,7 @@ def checked_out(root: Path, revision: str, base: Path) -> Iterator[list[str]]:
     try:
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
         pip = [str(venv / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "install", str(tree)], check=True)
+        subprocess.run([*pip, "install", str(tree)], check=True, stderr=subprocess.DEVNULL)
         yield [str(venv / "bin" / "python"), "-P", "-m", "xetfs"]
     finally:
         subprocess.run([*git, "worktree", "remove", "--force", str(tree)], check=True, capture_output=True)

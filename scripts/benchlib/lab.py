@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from benchlib.processes import account, peak_bytes, reset_peak, settle
 from benchlib.records import Traffic
 
 COMMAND_S = 120
+END_S = 20
 PASS_S = 900
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 GB = 1e9
@@ -150,6 +152,11 @@ class Lab:
 
     # Mounts
 
+    @property
+    def python(self) -> str:
+        """The interpreter that xetfs runs in."""
+        return self._xetfs[0]
+
     def command(self, *arguments: str) -> list[str]:
         return [*self._xetfs, *arguments]
 
@@ -159,18 +166,17 @@ class Lab:
         return {**os.environ, **own, "XDG_STATE_HOME": str(self.base / "state"), "XDG_CACHE_HOME": str(self.base / "cache")}
 
     @contextmanager
-    def mount(self, repo: str, cache_dir: Path, *, under: Sequence[str] = ()) -> Iterator[Mounted]:
-        """Mount a repo; the daemon stays in the foreground, so that it is one process whose pid is known.
-
-        under: a program to run it under, such as `perf stat`."""
+    def mount(self, repo: str, cache_dir: Path) -> Iterator[Mounted]:
+        """Mount a repo; the daemon stays in the foreground, so that it is one process whose pid is known."""
         here = Path(tempfile.mkdtemp(prefix="mount-", dir=self.base))
         path, log = here / "at", here / "log"
         path.mkdir()
         command = self.command("mount", repo, str(path), "--foreground", "--cache-dir", str(cache_dir), "--log-file", str(log))
-        daemon = subprocess.Popen([*under, *command], env=self.env(), stdout=subprocess.PIPE)
+        daemon = subprocess.Popen(command, env=self.env(), stdout=subprocess.PIPE)
         assert daemon.stdout is not None
         try:
-            if not daemon.stdout.readline().startswith(b"mounted"):
+            ready = select.select([daemon.stdout], [], [], COMMAND_S)[0]
+            if not ready or not daemon.stdout.readline().startswith(b"mounted"):
                 raise RuntimeError(f"xetfs did not mount {repo}:\n{_tail(log)}")
             yield Mounted(path, daemon.pid, cache_dir, log)
             subprocess.run(self.command("umount", str(path)), env=self.env(), check=True, timeout=COMMAND_S)
@@ -179,19 +185,20 @@ class Lab:
             if daemon.poll() is None:
                 daemon.terminate()
                 try:
-                    daemon.wait(COMMAND_S)
+                    daemon.wait(END_S)
                 except subprocess.TimeoutExpired:
                     daemon.kill()
+                    daemon.wait()
                     subprocess.run(["umount", "--lazy", str(path)], check=False)
             daemon.stdout.close()
         shutil.rmtree(here)
 
     @contextmanager
-    def mount_cold(self, repo: str, *, under: Sequence[str] = ()) -> Iterator[Mounted]:
+    def mount_cold(self, repo: str) -> Iterator[Mounted]:
         """Mounted on an empty cache directory, which is removed afterwards."""
         cache = Path(tempfile.mkdtemp(prefix="cold-", dir=self.base))
         try:
-            with self.mount(repo, cache, under=under) as mounted:
+            with self.mount(repo, cache) as mounted:
                 yield mounted
         finally:
             shutil.rmtree(cache, ignore_errors=True)
