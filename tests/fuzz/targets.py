@@ -7,8 +7,11 @@ Some targets take their first bytes as arguments, so that the fuzzer can choose 
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import struct
+import zipfile
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,6 +22,7 @@ from typing import Final
 from xetfs.errors import CorruptData, ProtocolViolation
 from xetfs.protocol.codec import Scheme
 from xetfs.protocol.footer import XorbInfo, encode_footer, parse_footer
+from xetfs.protocol.formats import probe
 from xetfs.protocol.hashes import ZERO_HASH, chunk_hash, file_id, xorb_hash
 from xetfs.protocol.multipart import MultipartParser, parse_boundary, parse_content_range
 from xetfs.protocol.names import RepoId
@@ -317,6 +321,43 @@ def _block_files() -> Iterator[bytes]:
     yield encode_header(block) + data
 
 
+# --- from files of others
+
+
+_SUFFIXES: Final = ("safetensors", "gguf", "parquet", "pt")
+
+
+def _read_layout(data: bytes) -> bool:
+    """The first byte: which format the rest is named as."""
+    content = data[1:]
+    reader = probe(f"x.{_SUFFIXES[(data[:1] or b'0')[0] % len(_SUFFIXES)]}", len(content))
+    assert reader is not None
+    asked = 0
+    while reader.wants is not None:
+        wanted = reader.wants
+        assert wanted.end <= len(content)
+        asked += len(wanted)
+        assert asked <= 4 * len(content) + 1024
+        reader.feed(content[wanted.start : wanted.end])
+    if reader.layout is None:
+        return False
+    assert all(unit.end <= len(content) for unit in reader.layout.units)
+    return True
+
+
+def _layouts() -> Iterator[bytes]:
+    head = json.dumps({"a": {"dtype": "U8", "shape": [9], "data_offsets": [0, 9]}, "__metadata__": {"k": "v"}}).encode()
+    yield b"\0" + len(head).to_bytes(8, "little") + head + bytes(9)
+    pair = struct.pack("<Q1sII", 1, b"k", 4, 7)
+    tensor = struct.pack("<Q1sIQIQ", 1, b"t", 1, 4, 0, 0)
+    yield b"\1" + (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + pair + tensor).ljust(96, b"\0") + bytes(16)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("m/data.pkl"), b"pickled")
+        archive.writestr(zipfile.ZipInfo("m/data/0"), bytes(64))
+    yield b"\3" + file.getvalue()
+
+
 TARGETS: Final[dict[str, Target]] = {
     "reconstruction": Target(_read_reconstruction, _reconstructions),
     "proof": Target(_read_proof, _proofs),
@@ -326,5 +367,6 @@ TARGETS: Final[dict[str, Target]] = {
     "shard": Target(_read_shard, _shards),
     "tree": Target(_read_tree, _trees),
     "filemap": Target(_read_map, _maps),
+    "formats": Target(_read_layout, _layouts),
     "blockfile": Target(_read_block_file, _block_files, 16384),
 }
