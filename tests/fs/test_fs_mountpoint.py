@@ -113,13 +113,14 @@ def test_tuning_writes_what_is_there(tmp_path: Path, caplog: pytest.LogCaptureFi
     caplog.set_level("INFO")
     tune("0:51", read_ahead_kb=2048, sys=tmp_path)
     assert (bdi / "read_ahead_kb").read_text() == "2048"
-    assert (connection / "max_background").read_text() == "64"
-    assert (connection / "congestion_threshold").read_text() == "48"
+    assert (connection / "max_background").read_text() == "512"
+    assert (connection / "congestion_threshold").read_text() == "384"
     assert caplog.messages == []
 
 
 def test_tuning_says_once_what_it_may_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     tune("0:51", read_ahead_kb=2048, sys=tmp_path)
-    assert len(caplog.messages) == 1
+    assert len(caplog.messages) == 2
     assert "read-ahead stays at the kernel's default" in caplog.messages[0]
+    assert "a dozen stalled reads will hold up others" in caplog.messages[1]

@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -70,7 +71,7 @@ async def serve_mount(
                 nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope, path)
                 nursery.start_soon(session.serve, settings.mount_tasks_max, nursery.cancel_scope)
                 device = await _wait_listed(path)
-                tune(device, read_ahead_kb=settings.read_ahead_kb)
+                await trio.to_thread.run_sync(partial(tune, device, read_ahead_kb=settings.read_ahead_kb))
                 log.info("mounted path=%s repo=%s commit=%s", path, view.repo, view.commit)
                 on_ready()
                 session.ready = True
