@@ -11,6 +11,7 @@ lab.py        the hub, mounts, readers in fresh processes, and their accounts
 readers.py    the programs that read, each in a process of its own
 scenarios.py, scenarios_*.py   what is measured, and what of it is a figure
 profile.py    a profile of the daemon during a scenario
+engine_read.py   a read without a mount, of which instructions are counted
 compare.py    counted things of this checkout beside those of another revision
 command.py    arguments, order, output
 """

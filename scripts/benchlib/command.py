@@ -28,6 +28,7 @@ from benchlib.profile import profile
 from benchlib.scenarios import Scenario, all_scenarios, run_rounds
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
+DOCS: Final = ROOT / "docs"
 ROUNDS: Final = 5
 QUICK_ROUNDS: Final = 3
 UNITS: Final = {"stream": MIB, "large": MIB, "model": MIB, "files": 1}
@@ -47,7 +48,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--compare", metavar="REVISION", help="compare counted things with those at REVISION; exit 1 if worse")
     parser.add_argument("--out", type=Path, default=Path("bench-out"), help="where the results go (bench-out)")
     parser.add_argument("--data", type=Path, default=default_data(os.environ), help="where what is read is kept between runs")
-    parser.add_argument("--picture", type=Path, help="put the picture here as well, such as docs/performance.svg")
+    parser.add_argument("--docs", action="store_true", help="put the picture and the table into docs/ as well")
     for field in fields(Sizes):
         unit = "files" if field.name == "files" else "MiB"
         parser.add_argument(f"--{field.name}", type=int, metavar="N", help=f"{_SIZE_HELP[field.name]}, in {unit}")
@@ -121,10 +122,13 @@ def measure(arguments: argparse.Namespace, wanted: Sequence[Scenario], lab: Lab)
     out: Path = arguments.out
     (out / "results.json").write_text(json.dumps(report.as_json(figures, samples, facts), indent=1) + "\n")
     (out / "results.txt").write_text(f"{note}\n{text}\n{profiles}")
-    (out / "results.md").write_text(report.markdown(figures, titles))
-    for path in (out / "results.svg", arguments.picture):
-        if path is not None:
-            path.write_text(picture)
+    rows = report.markdown(figures, titles)
+    (out / "results.md").write_text(rows)
+    (out / "results.svg").write_text(picture)
+    if arguments.docs:
+        (DOCS / "performance.svg").write_text(picture)
+        page = DOCS / "performance.md"
+        page.write_text(report.with_figures(page.read_text(), f"{_described(facts)}\n\n{rows}"))
     print(text)
     print(profiles, end="")
     print(f"\n{note}\nwritten to {out}/results.{{json,md,svg,txt}}" + (" and profile-*" if profiles else ""))
@@ -145,6 +149,15 @@ def machine(rounds: int, lab: Lab) -> dict[str, Any]:
         "rounds": rounds,
         "sizes": lab.data.sizes.name(),
     }
+
+
+def _described(facts: Mapping[str, Any]) -> str:
+    stream, large, model, files = facts["sizes"].split("-")
+    return (
+        f"Measured on {facts['date']} with {facts['cpus']} cores and {facts['memory_gib']} GiB of memory, {facts['kernel']}, "
+        f"Python {facts['python']}, xetfs {facts['revision']}, {facts['rounds']} rounds. Files: {stream} MiB from end to end, "
+        f"{large} MiB for places in it, a model of {model} MiB, a directory of {int(files):,}."
+    )
 
 
 def say(text: str) -> None:

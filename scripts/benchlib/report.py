@@ -9,6 +9,7 @@ from typing import Any
 from benchlib.figures import Figure, number
 from benchlib.lab import Sample
 
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 MARK = {True: "reached", False: "MISSED", None: ""}
 
 
@@ -54,6 +55,15 @@ def markdown(figures: Sequence[Figure], titles: Mapping[str, str]) -> str:
                 f"| {figure.target} | {MARK[figure.reached]} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def with_figures(page: str, text: str) -> str:
+    """The page with `text` in the place that it keeps for figures. Raises ValueError when it keeps none."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError("the page has no place for figures")
+    return f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}"
 
 
 def as_json(

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from benchlib.figures import Figure, at_least, at_most
 from benchlib.picture import MISSED, REACHED, bars
-from benchlib.report import as_json, markdown, ratios_first, table
+from benchlib.report import BEGIN, END, as_json, markdown, ratios_first, table, with_figures
 from benchlib.stacks import flame_graph, parse_stacks, top_self, top_total
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +40,15 @@ def test_documents_show_what_has_a_target() -> None:
     rows = markdown(FIGURES, TITLES).splitlines()
     assert len(rows) == 2 + 2
     assert all(row.count("|") == 6 for row in rows)
+
+
+def test_figures_take_the_place_of_those_before() -> None:
+    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    new = with_figures(page, "new\n")
+    assert new == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+    assert with_figures(new, "new") == new
+    with pytest.raises(ValueError, match="no place"):
+        with_figures("before", "new")
 
 
 def test_json_holds_every_value() -> None:
@@ -99,6 +108,9 @@ def test_a_flame_graph_is_well_formed_and_no_wider_than_its_page(stacks: dict[tu
         assert float(bar.get("x", "0")) + float(bar.get("width", "")) <= page + 0.2
 
 
-def test_the_picture_in_the_documents_is_one_of_these() -> None:
-    picture = Path(__file__).resolve().parents[2] / "docs" / "performance.svg"
-    assert ElementTree.fromstring(picture.read_text()).tag == f"{SVG}svg"
+def test_the_documents_have_a_place_for_the_picture_and_the_figures() -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    assert ElementTree.fromstring((docs / "performance.svg").read_text()).tag == f"{SVG}svg"
+    page = (docs / "performance.md").read_text()
+    assert "(performance.svg)" in page
+    assert "the table" in with_figures(page, "the table")
