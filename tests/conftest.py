@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator
 
@@ -16,6 +17,8 @@ _FOREIGN = ("HF_", "HUGGING", "XETFS_", "http_proxy", "https_proxy", "all_proxy"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test module, as huggingface_hub reads its environment when it is imported."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell has it for what it starts in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     home = tempfile.mkdtemp(prefix="xetfs-tests-home-")
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
     for name in list(os.environ):
