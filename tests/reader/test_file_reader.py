@@ -293,3 +293,31 @@ async def test_a_reader_that_is_closed_stops_loading_ahead(cas: FakeCas, make_fi
         bench.nursery.cancel_scope.cancel()
     await trio.testing.wait_all_tasks_blocked()
     assert reader.idle or not cas.gate.is_set()
+
+
+async def test_a_source_that_does_not_bring_what_it_is_asked_for_ends_in_an_error(cas: FakeCas, make_file: MakeFile) -> None:
+    file = make_file(10)
+    async with open_bench(cas) as bench:
+        reader = bench.reader(file)
+
+        async def bring_nothing(*_: object) -> list[object]:
+            await trio.lowlevel.checkpoint()
+            return []
+
+        reader.source.load = bring_nothing  # type: ignore[assignment, method-assign]
+        with pytest.raises(CorruptData):
+            await reader.read(ByteRange(0, 100))
+
+
+async def test_a_store_with_bugs_costs_a_block_and_not_the_engine(
+    cas: FakeCas, make_file: MakeFile, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(MemoryStore):
+        def put(self, block: object) -> None:
+            raise RuntimeError("a bug")
+
+    file = make_file(30)
+    async with open_bench(cas, Broken(Counters())) as bench:
+        assert await read(bench, file, 0, len(file.content)) == file.content
+        await bench.shelf.drain()
+    assert "could not be given to the store" in caplog.text

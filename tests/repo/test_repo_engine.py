@@ -24,6 +24,7 @@ from xetfs.errors import (
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.repo import Engine, Node, RepoView, open_engine
+from xetfs.repo import engine as engine_module
 from xetfs.settings import Secret, Settings
 from xetfs.testhub import StoredFile, TestHub, open_test_hub
 
@@ -87,7 +88,9 @@ async def read(view: RepoView, node: Node) -> bytes:
         reader.close()
 
 
-@pytest.mark.parametrize(("kind", "name"), [("model", "acme/demo"), ("dataset", "datasets/acme/demo"), ("space", "spaces/acme/demo")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("model", "acme/demo"), ("dataset", "datasets/acme/demo"), ("space", "spaces/acme/demo")]
+)
 async def test_every_file_of_every_kind_of_repo(hub: TestHub, engine: OpenEngine, kind: str, name: str) -> None:
     files = make_repo(hub, kind=kind)
     async with engine() as opened:
@@ -242,3 +245,40 @@ async def test_a_large_directory_is_listed_once_for_all_who_ask(hub: TestHub, en
                 nursery.start_soon(count)
         assert counts == [5000] * 10
         assert len(hub.requests()) == 5
+
+
+async def test_memory_is_given_back_when_nobody_reads(hub: TestHub, engine: OpenEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_repo(hub)
+    monkeypatch.setattr(engine_module, "HOUSEKEEPING_INTERVAL_S", 0.01)
+    monkeypatch.setattr(engine_module, "IDLE_TURNS", 3)
+    async with engine() as opened:
+        view = await opened.open_repo(RepoRef.parse("acme/demo"))
+        node = (await walk(view, view.root))["data/deep/er/model.bin"]
+        content = await read(view, node)
+        assert opened.counters["reader.served_bytes"] == node.size
+        assert opened.shelf.budget.held_most > 0
+        with trio.fail_after(10):
+            while opened.shelf.budget.held:
+                await trio.sleep(0.01)
+        assert await read(view, node) == content
+
+
+async def test_a_failure_of_housekeeping_costs_a_turn_and_not_the_engine(
+    hub: TestHub, engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_repo(hub)
+    monkeypatch.setattr(engine_module, "HOUSEKEEPING_INTERVAL_S", 0.01)
+    failed = trio.Event()
+
+    async def flush(self: Engine) -> None:
+        failed.set()
+        raise RuntimeError("a bug")
+
+    async with engine() as opened:
+        with monkeypatch.context() as patch:
+            patch.setattr(Engine, "flush", flush)
+            await failed.wait()
+            await trio.testing.wait_all_tasks_blocked()
+        view = await opened.open_repo(RepoRef.parse("acme/demo"))
+        assert await read(view, await view.lookup(view.root, "README.md")) == b"# demo\n"
+    assert "housekeeping failed" in caplog.text

@@ -28,7 +28,7 @@ from xetfs.testhub import Fault, TestHub, open_test_hub
 async def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TestHub]:
     for known in (CasClient._proofless, CasClient._proving, CasClient._answering):
         known.clear()
-    monkeypatch.setattr(engine, "FLUSH_INTERVAL_S", 0.01)
+    monkeypatch.setattr(engine, "HOUSEKEEPING_INTERVAL_S", 0.01)
     async with open_test_hub(tmp_path / "hub") as hub:
         small_hub.fill(hub)
         yield hub
@@ -102,7 +102,7 @@ async def test_a_whole_file_that_was_known_before_is_checked_too(hub: TestHub, t
         view = await opened.open_repo(RepoRef.parse(REPO))
         await read(view, XET)
         for _ in range(3):
-            await trio.sleep(engine.FLUSH_INTERVAL_S)
+            await trio.sleep(engine.HOUSEKEEPING_INTERVAL_S)
         assert await level(view, XET) == "framing", "nothing is checked with --verify off"
     async with open_engine(settings(hub, tmp_path, offline=True)) as opened:
         view = await opened.open_repo(RepoRef.parse(REPO))

@@ -124,7 +124,10 @@ class FileReader:
         if span.start == span.end:
             return b""
         self._observe(span)
-        return self._at_hand(span.start, span.end)
+        data = self._at_hand(span.start, span.end)
+        if data is not None:
+            self._counters.add(telemetry.READER_SERVED_BYTES, len(data))
+        return data
 
     async def read(self, span: ByteRange) -> Buffer:
         """The bytes of `span`, exactly as many as the file has there.
@@ -136,6 +139,7 @@ class FileReader:
         span = span.clip(self.size)
         if not len(span):
             return b""
+        self._counters.add(telemetry.READER_WAITS)
         want = self._observe(span)
         await self._recall(want.demand)
         pieces: list[Buffer] = []
@@ -146,6 +150,7 @@ class FileReader:
                 piece = await self._piece(ByteRange(at, span.end), joined)
                 pieces.append(piece)
                 at += len(piece)
+        self._counters.add(telemetry.READER_SERVED_BYTES, len(span))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _observe(self, span: ByteRange) -> Want:
@@ -223,7 +228,8 @@ class FileReader:
         while bad < PIECE_ATTEMPTS_MAX:
             run = self._run_at(span.start)
             if run is None:
-                await self._wait_for(span, joined)
+                if await self._wait_for(span, joined) and self._run_at(span.start) is None:
+                    bad += 1  # a window that does not bring what it was started for
                 continue
             block = await self._shelf.find(run.xorb, run.chunks.start + run.position(span.start))
             if block is None:
@@ -263,15 +269,14 @@ class FileReader:
                 self._raise_kept_failure(gap.start)
                 self._join(self._start(gap, Urgency(demand=True)), joined)
 
-    async def _wait_for(self, span: ByteRange, joined: ExitStack) -> None:
+    async def _wait_for(self, span: ByteRange, joined: ExitStack) -> bool:
         """Wait for what brings the byte at span.start, which is not in the map: a window, started if there is none, or a chain
-        that
-        will come by."""
+        that will come by. Whether it was a window, so that the byte should be there now."""
         window = self._window_at(span.start)
         chain = self._chain_at(span.start)
         if window is None and chain is not None:
             await chain.moved.wait()
-            return
+            return False
         if window is None:
             self._raise_kept_failure(span.start)
             window = self._start(self._gaps(span)[0], Urgency(demand=True))
@@ -279,6 +284,7 @@ class FileReader:
             window.urgency.demand = True
             self._shelf.budget.wake()
         await self._join(window, joined).wait()
+        return True
 
     @staticmethod
     def _join(window: _Window, joined: ExitStack) -> Flight[None]:

@@ -239,7 +239,10 @@ class Shelf:
 
     def _write(self, batch: Sequence[_Shelved]) -> None:
         for entry in batch:
-            self.store.put(entry.source)
+            try:
+                self.store.put(entry.source)
+            except Exception:  # a bug of the store's costs its block, and not the engine
+                log.exception("a block could not be given to the store block=%r", entry.source)
 
     async def drain(self) -> None:
         """Wait until all blocks are written, at most DRAIN_TIMEOUT_S."""

@@ -18,9 +18,11 @@ from typing import Final
 
 import trio
 
+from xetfs import telemetry
 from xetfs.cas.client import CasClient
 from xetfs.hub.client import HubClient
 from xetfs.net.client import HttpClient, open_http_client
+from xetfs.protocol.memory import release_unused
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.tree import RepoInfo, TreeEntry
 from xetfs.reader.fetcher import Fetcher
@@ -42,8 +44,10 @@ log = logging.getLogger(__name__)
 
 READERS_KEPT_MAX: Final = 256
 """Closed readers that are kept, with what they know of their files, for the next opening."""
-FLUSH_INTERVAL_S: Final = 1.0
+HOUSEKEEPING_INTERVAL_S: Final = 1.0
 """How often what was learnt about files is given to the store; a crash loses no more than that, and only time."""
+IDLE_TURNS: Final = 10
+"""Turns of housekeeping without a read after which what is in memory, and on disk too, is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +161,24 @@ class Engine:
         for reader in tuple(self._readers.values()):
             await reader.flush()
 
-    async def run_flusher(self) -> None:
-        """Flush every FLUSH_INTERVAL_S, until cancelled, and have files checked that have become known whole."""
+    async def run_housekeeping(self) -> None:
+        """Every HOUSEKEEPING_INTERVAL_S, until cancelled: flush, have files checked that have become known whole, and give memory
+        back when nobody has read for a while. An error costs one turn, and not the engine."""
+        served, idle_turns = 0, 0
         while True:
-            await trio.sleep(FLUSH_INTERVAL_S)
-            if self.settings.verify != "off" and self.settings.whole_checks:
-                for reader in self._readers.values():
-                    self._whole.consider(reader)
-            await self.flush()
+            await trio.sleep(HOUSEKEEPING_INTERVAL_S)
+            idle_turns = idle_turns + 1 if served == self.counters[telemetry.READER_SERVED_BYTES] else 0
+            served = self.counters[telemetry.READER_SERVED_BYTES]
+            try:
+                if self.settings.verify != "off" and self.settings.whole_checks:
+                    for reader in tuple(self._readers.values()):
+                        self._whole.consider(reader)
+                await self.flush()
+                if idle_turns == IDLE_TURNS:
+                    self.shelf.release_idle()
+                    release_unused()
+            except Exception:
+                log.exception("housekeeping failed")
 
     def __repr__(self) -> str:
         return f"Engine({len(self._readers)} readers, {self.shelf!r})"
@@ -185,7 +199,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             shelf = Shelf(store, settings.memory_bytes_max)
             engine = Engine(settings, http=http, shelf=shelf, nursery=nursery, counters=counters)
             nursery.start_soon(shelf.run_writer)
-            nursery.start_soon(engine.run_flusher)
+            nursery.start_soon(engine.run_housekeeping)
             try:
                 yield engine
             finally:
