@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import mount_data
 import pytest
-from mount_hub import HubProcess
-from mount_user import Mount, is_mounted, sweep
+from mount_hub import Everything, HubProcess
+from mount_user import Mount, MountRepo, is_mounted, sweep
 
 from xetfs.testhub import HubOptions, TestHub
 
@@ -35,17 +34,6 @@ def base() -> Iterator[Path]:
     left_over = sweep(base)
     shutil.rmtree(base)
     assert left_over == []
-
-
-@dataclass(frozen=True)
-class Everything:
-    """The repo with every kind of file, and the folder it was made from. commit: of the last upload."""
-
-    hub: HubProcess
-    folder: Path
-    sums: Path
-    commit: str
-    ref: str = mount_data.REPO
 
 
 @pytest.fixture(scope="session")
@@ -83,9 +71,6 @@ def hub(everything: Everything) -> HubProcess:
     """The hub that serves it, with an empty log and no faults."""
     everything.hub.reset()
     return everything.hub
-
-
-MountRepo = Callable[..., Mount]
 
 
 @pytest.fixture

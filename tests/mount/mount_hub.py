@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,13 @@ class HubProcess:
     def reset(self) -> None:
         self.control("DELETE", "requests", {})
         self.control("DELETE", "faults", {})
+
+
+@dataclass(frozen=True)
+class Everything:
+    """The repo with every kind of file, and the folder it was made from. commit: of the last upload."""
+
+    hub: HubProcess
+    folder: Path
+    sums: Path
+    commit: str

@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -126,6 +126,10 @@ class Mount:
         finally:
             self._process.communicate()
             self._process = None
+
+
+MountRepo = Callable[..., Mount]
+"""The fixture `mount_repo`."""
 
 
 def sweep(base: Path) -> list[str]:

@@ -14,15 +14,12 @@ from pathlib import Path
 
 import mount_data
 import pytest
-from conftest import Everything
-from mount_hub import HubProcess
-from mount_user import Mount
+from mount_hub import Everything, HubProcess
+from mount_user import MountRepo
 
 COMPARE_S = 100
 READERS = 8
 READS_EACH = 150
-
-MountRepo = Callable[..., Mount]
 
 
 def compare(*command: str | Path, cwd: Path | None = None) -> None:

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import mount_data
 import pytest
-from conftest import Everything
-from mount_hub import HubProcess
-from mount_user import Mount, run_xetfs
+from mount_hub import Everything, HubProcess
+from mount_user import MountRepo, run_xetfs
 
 from xetfs.testhub import HubOptions, TestHub
 
@@ -27,8 +26,6 @@ PLACES = (0, 12_345_678, GIB // 2 + 7, GIB - 4096)
 MANY = 100_000
 LISTING_OVERHEAD_S = 2.0
 """How much longer than the hub takes for its pages a first listing may take."""
-
-MountRepo = Callable[..., Mount]
 
 
 def pread(path: Path, offset: int, length: int) -> bytes:

@@ -8,22 +8,18 @@ import shutil
 import signal
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE
 
 import mount_data
 import pytest
-from conftest import Everything
-from mount_hub import HubProcess
-from mount_user import Mount, is_mounted, run_xetfs
+from mount_hub import Everything, HubProcess
+from mount_user import MountRepo, is_mounted, run_xetfs
 
 from xetfs.cli.exits import Exit
 from xetfs.testhub import HubOptions, TestHub
-
-MountRepo = Callable[..., Mount]
-
 
 # --- the daemon dies
 

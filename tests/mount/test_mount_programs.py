@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import mount_data
@@ -13,15 +12,12 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import safetensors.numpy
-from conftest import Everything
-from mount_hub import HubProcess
-from mount_user import Mount
+from mount_hub import Everything, HubProcess
+from mount_user import MountRepo
 from safetensors import safe_open
 from transformers import AutoTokenizer
 
 PROGRAM_S = 60
-
-MountRepo = Callable[..., Mount]
 
 
 @pytest.fixture
