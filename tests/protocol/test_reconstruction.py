@@ -194,14 +194,14 @@ def test_every_shorter_body_is_refused() -> None:
             parse_reconstruction(body[:end], 2)
 
 
-def test_a_hundred_thousand_terms_share_their_hashes() -> None:
+def test_many_terms_share_their_hashes() -> None:
     terms = [
         {"hash": (A, B)[i % 2], "unpacked_length": 131072, "range": {"start": i % 4096, "end": i % 4096 + 1}}
-        for i in range(100_000)
+        for i in range(20_000)
     ]
     fetch = [{"url": URL, "ranges": [{"chunks": {"start": 0, "end": 4096}, "bytes": {"start": 0, "end": 999_999}}]}]
     value = parse({"offset_into_first_range": 0, "terms": terms, "xorbs": {A: fetch, B: fetch}})
-    assert len(value.terms) == 100_000
+    assert len(value.terms) == 20_000
     assert len({id(term.xorb) for term in value.terms}) == 2
 
 

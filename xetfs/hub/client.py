@@ -27,9 +27,9 @@ from xetfs.telemetry import HUB_BYTES, HUB_REQUESTS, HUB_TOKEN_REFRESHES
 PAGE_ENTRIES: Final = 1000
 """Entries asked for per page: the most that the Hub gives."""
 PAGES_MAX: Final = 10_000
-"""Pages of one directory. At 1000 entries each more than any directory that is usable."""
-ENTRIES_MAX: Final = 2_000_000
-"""Entries of one directory: what some 500 MiB of memory hold."""
+"""Pages of one directory: twelve entries a page are enough for the largest."""
+ENTRIES_MAX: Final = 110_000
+"""Entries of one directory: what some 60 MiB of memory hold, and ten times as many as the Hub advises."""
 
 
 class HubClient:

@@ -50,7 +50,7 @@ from xetfs.telemetry import NET_BYTES, NET_REQUESTS, NET_STALLS, Counters
 
 log = logging.getLogger(__name__)
 
-SMALL_BODY_BYTES_MAX: Final = 16 * MIB
+SMALL_BODY_BYTES_MAX: Final = 8 * MIB
 """Most bytes of a small answer, decoded: a page of 1000 entries takes 0.3 MiB, a reconstruction of 10,000 terms 2 MiB."""
 TRICKLE_BYTES_MIN: Final = 4096
 """Bytes that must come within the time of a stall; a server that sends one byte a second stalls no less than a silent one."""

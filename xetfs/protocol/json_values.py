@@ -15,12 +15,21 @@ from xetfs.errors import ProtocolViolation
 INT_MAX: Final = 2**53
 """Largest number believed: JSON's own limit for exact integers, and far above any file size."""
 
+VALUES_MAX: Final = 250_000
+"""Values of one answer, about: each takes up to 250 bytes of memory and may take two of the wire. A page of 1000 entries has some
+20,000 of them, a reconstruction of 10,000 terms or a proof of 64 Ki nodes not quite 200,000."""
+WIDE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Longest text with other characters than those of ASCII: one of them can make the whole text four times as large."""
+_SEPARATORS: Final = (b",", b"[", b"{")
+
 
 def load_json(body: bytes, what: str) -> object:
     """Decode a JSON text in UTF-8. `what` names the answer in messages. Raises ProtocolViolation.
 
-    The caller bounds the length of `body`; decoding takes a small multiple of it in memory.
+    The caller bounds the length of `body`; here it is seen to that what comes out takes no more than some 60 MiB.
     """
+    if sum(map(body.count, _SEPARATORS)) > VALUES_MAX or (len(body) > WIDE_BYTES_MAX and not body.isascii()):
+        raise ProtocolViolation(f"{what}: far more than such an answer can hold, in {len(body)} bytes")
     try:
         return json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
     except RecursionError as error:

@@ -23,9 +23,10 @@ from xetfs.protocol.ranges import ChunkRange, HttpRange
 from xetfs.protocol.urls import split_url
 from xetfs.protocol.xorb import CHUNK_BYTES_MAX, CHUNK_WIRE_BYTES_MAX, XORB_BYTES_MAX, XORB_CHUNKS_MAX
 
-TERMS_MAX: Final = 2**20
-"""Terms of one answer. Data that repeats has one chunk per term: this many cover at least 8 GiB, and a window is far smaller."""
-FETCHES_MAX: Final = 2**20
+TERMS_MAX: Final = 2**16
+"""Terms of one answer. Data that repeats has one chunk per term: this many cover half a GiB, and a window is far
+smaller."""
+FETCHES_MAX: Final = 2**16
 """Fetch ranges of one answer: each serves at least one term."""
 
 _HEADER_BYTES = 8
