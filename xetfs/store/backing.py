@@ -201,8 +201,12 @@ class Backing:
                 return
         except STORE_FAILURES as exc:
             self.failed(exc, index)
+        self.ban(row.key)
+
+    def ban(self, key: str) -> None:
+        """Pass over a row from now on, until its key is written anew."""
         if len(self.banned) < _BANNED_MAX:
-            self.banned.add(row.key)
+            self.banned.add(key)
 
     # Looking after it
 

@@ -15,7 +15,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -73,21 +74,30 @@ class DiskStore:
         if index is None:
             return None
         try:
-            keys = [key for key in index.covering(xorb, chunk) if key not in self._backing.banned]
-            for key in keys[:_CANDIDATES_MAX]:
-                block = self._open_row(index, index.row(key), xorb)
-                if block is not None:
-                    self._open.add(block)
-                    self._backing.touched.add(key)
-                    return block
+            # What a damaged index says in one way it can hide in another: what `held` promises is looked for as well, and banned
+            # if it cannot be had.
+            return self._open_first(index, index.covering(xorb, chunk), xorb) or self._open_first(
+                index, (key for key, chunks in index.ranges(xorb) if chunks.start <= chunk < chunks.end), xorb
+            )
         except STORE_FAILURES as exc:
             self._backing.failed(exc, index)
         return None
 
-    def _open_row(self, index: Index, row: Row | None, xorb: XorbHash) -> DiskBlock | None:
+    def _open_first(self, index: Index, keys: Iterable[str], xorb: XorbHash) -> DiskBlock | None:
+        """The first of these rows whose block is good."""
+        for key in islice((key for key in keys if key not in self._backing.banned), _CANDIDATES_MAX):
+            block = self._open_row(index, key, xorb)
+            if block is not None:
+                self._open.add(block)
+                self._backing.touched.add(key)
+                return block
+        return None
+
+    def _open_row(self, index: Index, key: str, xorb: XorbHash) -> DiskBlock | None:
         """The block of a row; None if it is bad, which then is dropped, or gone."""
-        chunks = None if row is None else parse_block_key(row.key)
+        row, chunks = index.row(key), parse_block_key(key)
         if row is None or chunks is None:
+            self._backing.ban(key)
             return None
         try:
             stored = index.values.fetch(row.mode, row.filename, row.value, True)
