@@ -15,7 +15,15 @@ from mount_user import Mount, MountRepo, is_mounted, sweep
 
 from xetfs.testhub import HubOptions, TestHub
 
+TEST_S = 400
 BASE_PREFIX = "xetfs-tests-mount-"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Much data is moved here, and a machine may be busy: a limit for what hangs, not for what is slow."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(TEST_S))
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ class HubProcess:
             "HF_HUB_DISABLE_XET": "0" if xet else "1",
         }
         command = [sys.executable, "-c", UPLOAD, repo, kind, str(folder)]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=110)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stderr
         return done.stdout.split()[-1]
 

@@ -17,7 +17,7 @@ import pytest
 from mount_hub import Everything, HubProcess
 from mount_user import MountRepo
 
-COMPARE_S = 100
+COMPARE_S = 300
 READERS = 8
 READS_EACH = 150
 
