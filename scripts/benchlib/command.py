@@ -22,10 +22,10 @@ from benchlib.compare import compare, describe
 from benchlib.data import MIB, QUICK, Sizes, prepare
 from benchlib.figures import Figure
 from benchlib.hub import Hub
-from benchlib.lab import Lab, Sample
+from benchlib.lab import Lab, ReaderFailed, Sample
 from benchlib.picture import bars
 from benchlib.profile import profile
-from benchlib.scenarios import Scenario, all_scenarios, run_rounds
+from benchlib.scenarios import Scenario, Unproven, all_scenarios, run_rounds
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 DOCS: Final = ROOT / "docs"
@@ -96,13 +96,13 @@ def main() -> int:
     work = Path(tempfile.mkdtemp(prefix="run-", dir=arguments.data))
     try:
         with Hub(data.hub_directory) as hub:
-            measure(arguments, wanted, Lab(hub, data, work))
+            return 0 if measure(arguments, wanted, Lab(hub, data, work)) else 1
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return 0
 
 
-def measure(arguments: argparse.Namespace, wanted: Sequence[Scenario], lab: Lab) -> None:
+def measure(arguments: argparse.Namespace, wanted: Sequence[Scenario], lab: Lab) -> bool:
+    """Run, and write down what came out. Whether every scenario could be measured; what failed is not among the figures."""
     if os.geteuid() != 0:
         say("not root: the page cache is not dropped between passes")
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
@@ -110,13 +110,18 @@ def measure(arguments: argparse.Namespace, wanted: Sequence[Scenario], lab: Lab)
     figures: list[Figure] = []
     samples: dict[str, dict[str, list[Sample]]] = {}
     profiles = ""
+    failed: list[str] = []
     for scenario in wanted:
-        samples[scenario.name] = run_rounds(scenario, lab, rounds, say)
-        figures += scenario.figures(lab, samples[scenario.name])
-        if arguments.profile:
-            profiles += profile(scenario, lab, arguments.out)
+        try:
+            samples[scenario.name] = run_rounds(scenario, lab, rounds, say)
+            figures += scenario.figures(lab, samples[scenario.name])
+            if arguments.profile:
+                profiles += profile(scenario, lab, arguments.out)
+        except (ReaderFailed, Unproven) as exc:
+            failed.append(f"{scenario.name} FAILED: {exc}")
+            say(failed[-1])
     facts = machine(rounds, lab)
-    text = report.table(figures, titles)
+    text = "\n".join([report.table(figures, titles), *failed])
     note = f"{facts['cpus']} cores, {facts['kernel']}, {rounds} rounds, xetfs {facts['revision']}, {facts['date']}"
     picture = bars(figures, titles, title="xetfs: measured against its targets", note=note)
     out: Path = arguments.out
@@ -132,6 +137,7 @@ def measure(arguments: argparse.Namespace, wanted: Sequence[Scenario], lab: Lab)
     print(text)
     print(profiles, end="")
     print(f"\n{note}\nwritten to {out}/results.{{json,md,svg,txt}}" + (" and profile-*" if profiles else ""))
+    return not failed
 
 
 def machine(rounds: int, lab: Lab) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from benchlib.hub import Hub
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
-FORMAT = 1
+FORMAT = 2
 """Raised when anything below changes what is made."""
 _PIECE = 8 * MIB
 
@@ -58,15 +58,24 @@ class Sizes:
 QUICK = Sizes(stream=512 * MIB, large=GIB, model=512 * MIB, files=100_000)
 
 
+class Stored(TypedDict):
+    """What the manifest says of a file in the hub: bytes of its chunks, and the names of its xorbs."""
+
+    bytes: int
+    xorbs: list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
-    """One file of one repo. stored_bytes: of its chunks as they lie in xorbs, which is what has to travel at the least."""
+    """One file of one repo. stored_bytes: of its chunks as they lie in xorbs, which is what has to travel at the least. xorbs:
+    their files in the hub."""
 
     repo: str
     file: str
     size: int
     stored_bytes: int
     plain: Path
+    xorbs: tuple[Path, ...]
 
     @property
     def link(self) -> str:
@@ -97,7 +106,8 @@ def prepare(base: Path, sizes: Sizes, say: Callable[[str], None]) -> Data:
             return _data(directory, sizes, manifest["stored"])
     shutil.rmtree(directory, ignore_errors=True)
     (directory / "plain").mkdir(parents=True)
-    stored: dict[str, int] = {}
+    stored: dict[str, Stored] = {}
+    held: set[str] = set()
     makers: Mapping[str, Callable[[Path], None]] = {
         "noise": lambda path: _write(path / "noise.bin", noise(sizes.stream, seed=1)),
         "floats": lambda path: _write(path / "floats.bin", floats(sizes.stream, seed=2)),
@@ -112,7 +122,9 @@ def prepare(base: Path, sizes: Sizes, say: Callable[[str], None]) -> Data:
         make(folder)
         with Hub(hub) as running:
             _upload(running, f"bench/{name}", folder)
-        stored[name] = _stored_bytes(hub) - sum(stored.values())
+        found = _stored_xorbs(hub)
+        stored[name] = {"bytes": sum(found[xorb] for xorb in found.keys() - held), "xorbs": sorted(found.keys() - held)}
+        held |= found.keys()
     say(f"making a directory of {sizes.files} files")
     _make_directory(hub, directory / "plain" / "files", sizes.files)
     kept.write_text(json.dumps({"format": FORMAT, "sizes": asdict(sizes), "stored": stored}))
@@ -120,10 +132,11 @@ def prepare(base: Path, sizes: Sizes, say: Callable[[str], None]) -> Data:
     return _data(directory, sizes, stored)
 
 
-def _data(directory: Path, sizes: Sizes, stored: Mapping[str, int]) -> Data:
+def _data(directory: Path, sizes: Sizes, stored: Mapping[str, Stored]) -> Data:
     def content(name: str) -> Content:
         (plain,) = (directory / "plain" / name).iterdir()
-        return Content(f"bench/{name}", plain.name, plain.stat().st_size, stored[name], plain)
+        xorbs = tuple(directory / "hub" / "xorbs" / xorb[:2] / xorb for xorb in stored[name]["xorbs"])
+        return Content(f"bench/{name}", plain.name, plain.stat().st_size, stored[name]["bytes"], plain, xorbs)
 
     contents: dict[str, Any] = {name: content(name) for name in ("noise", "floats", "large", "model")}
     return Data(sizes, directory / "hub", **contents, files_repo="bench/files", files_plain=directory / "plain" / "files")
@@ -194,8 +207,8 @@ def _upload(hub: Hub, repo: str, folder: Path) -> None:
     shutil.rmtree(home)
 
 
-def _stored_bytes(hub: Path) -> int:
-    """Of all chunks in all xorbs, without the footers."""
+def _stored_xorbs(hub: Path) -> dict[str, int]:
+    """Every xorb with the bytes of its chunks, without the footer."""
     from xetfs.protocol.hashes import MerkleHash, XorbHash
     from xetfs.testhub.storage import Storage
     from xetfs.testhub.xetstore import XetStore
@@ -204,7 +217,7 @@ def _stored_bytes(hub: Path) -> int:
     try:
         xet = XetStore(storage)
         names = [path.name for path in (hub / "xorbs").glob("*/*")]
-        return sum(int(xet.index(XorbHash(MerkleHash.from_hex(name))).wire[-1]) for name in names)
+        return {name: int(xet.index(XorbHash(MerkleHash.from_hex(name))).wire[-1]) for name in names}
     finally:
         storage.close()
 

@@ -14,14 +14,12 @@ from typing import Any
 from benchlib.records import Traffic, traffic_of
 
 END_S = 20
-_PIECE = 4 * 1024 * 1024
 
 
 class Hub:
     """A running hub; a context manager."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
         command = [sys.executable, "-m", "xetfs.testhub", str(directory), "--json-ready"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
         assert self._process.stdout is not None
@@ -87,17 +85,6 @@ class Hub:
             yield
         finally:
             self._control("PUT", "options", {"proof_status": 200})
-
-    def preload(self, repos_bytes_max: int) -> None:
-        """Bring its xorbs into the page cache, so that the disk of the server plays no part in what is measured."""
-        left = repos_bytes_max
-        for path in sorted((self._directory / "xorbs").glob("*/*"), key=lambda path: path.stat().st_mtime_ns):
-            left -= path.stat().st_size
-            if left < 0:
-                return
-            with path.open("rb", buffering=0) as file:
-                while file.read(_PIECE):
-                    pass
 
     def _control(self, method: str, what: str, body: Mapping[str, Any] | None = None) -> Any:
         request = urllib.request.Request(f"{self.endpoint}/_testhub/{what}", method=method)

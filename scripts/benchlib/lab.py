@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchlib.data import Data
+from benchlib.data import Content, Data
 from benchlib.hub import Hub
 from benchlib.processes import account, peak_bytes, reset_peak, settle
 from benchlib.records import Traffic
@@ -30,6 +30,11 @@ END_S = 20
 PASS_S = 900
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 GB = 1e9
+_PIECE = 4 * 1024 * 1024
+
+
+class ReaderFailed(RuntimeError):
+    """A program could not read what it should: what xetfs does not do well enough to be measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +84,15 @@ class Lab:
 
     # A pass
 
-    def quiet(self, *, hub_bytes: int = 0) -> None:
-        """Before a pass: nothing to write back, nothing in the page cache, but the first `hub_bytes` of what the hub serves."""
+    def quiet(self, served: Content | None = None) -> None:
+        """Before a pass: nothing to write back, nothing in the page cache but what the hub will serve."""
         os.sync()
         with suppress(PermissionError):
             DROP_CACHES.write_text("3")
-        if hub_bytes:
-            self.hub.preload(hub_bytes)
+        for xorb in served.xorbs if served else ():
+            with xorb.open("rb", buffering=0) as file:
+                while file.read(_PIECE):
+                    pass
 
     def measure(self, read: Callable[[], list[dict[str, float]]], mounted: Mounted | None = None) -> Sample:
         """Run `read`, which gives what each of its readers saw, and account for it. Readers at the same time count together."""
@@ -138,7 +145,7 @@ class Lab:
                 process.wait()
         for process, (name, _) in zip(running, readers, strict=True):
             if process.returncode:
-                raise RuntimeError(f"the reader {name} ended with {process.returncode}")
+                raise ReaderFailed(f"the reader {name} ended with {process.returncode}")
         return [json.loads(output) for output in outputs]
 
     @contextmanager
@@ -178,7 +185,10 @@ class Lab:
             ready = select.select([daemon.stdout], [], [], COMMAND_S)[0]
             if not ready or not daemon.stdout.readline().startswith(b"mounted"):
                 raise RuntimeError(f"xetfs did not mount {repo}:\n{_tail(log)}")
-            yield Mounted(path, daemon.pid, cache_dir, log)
+            try:
+                yield Mounted(path, daemon.pid, cache_dir, log)
+            except ReaderFailed as exc:
+                raise ReaderFailed(f"{exc}; the end of the daemon's log:\n{_tail(log)}") from exc
             subprocess.run(self.command("umount", str(path)), env=self.env(), check=True, timeout=COMMAND_S)
             daemon.wait(COMMAND_S)
         finally:

@@ -13,6 +13,10 @@ Samples = Mapping[str, Sequence[Sample]]
 XETFS = "xetfs"
 
 
+class Unproven(RuntimeError):
+    """Something was read without a proof: its figures would be of another thing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """systems: in the order in which they take turns, xetfs first; figures: from the passes of each, one per round."""

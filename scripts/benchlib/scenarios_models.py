@@ -9,7 +9,7 @@ from typing import Final
 from benchlib.figures import Figure, at_most, each, ratios
 from benchlib.lab import Lab, Sample
 from benchlib.scenarios import XETFS, Pass, Samples, Scenario
-from benchlib.scenarios_stream import HF, HUB_SHARE, LINE, LOOPBACK, proven, size_text
+from benchlib.scenarios_stream import HF, LINE, LOOPBACK, proven, size_text
 
 QUARTER: Final = 0.25
 
@@ -20,7 +20,7 @@ def load(share: float, line: dict[str, float]) -> Pass:
     def take(lab: Lab) -> Sample:
         content = lab.data.model
         with lab.mount_cold(content.repo) as mounted:
-            lab.quiet(hub_bytes=HUB_SHARE * content.size)
+            lab.quiet(content)
             path = str(mounted.path / content.file)
             with lab.hub.shaped(line):
                 return lab.measure(lambda: lab.read("tensors", path=path, share=share, seed=9), mounted)
@@ -34,7 +34,7 @@ def hf_load(line: dict[str, float]) -> Pass:
     def take(lab: Lab) -> Sample:
         content = lab.data.model
         with lab.client_env() as env, lab.hub.shaped(line):
-            lab.quiet(hub_bytes=HUB_SHARE * content.size)
+            lab.quiet(content)
             return lab.measure(lambda: lab.read("download_tensors", env, repo=content.repo, file=content.file))
 
     return take

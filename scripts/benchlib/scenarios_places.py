@@ -13,11 +13,11 @@ from typing import Final
 
 from benchlib.data import MIB
 from benchlib.figures import Figure, at_least, at_most, each, ratios
-from benchlib.lab import Lab, Mounted, Sample
+from benchlib.lab import Lab, Mounted, ReaderFailed, Sample
 from benchlib.processes import settle
 from benchlib.records import Traffic, traffic_of, within
 from benchlib.scenarios import XETFS, Pass, Samples, Scenario
-from benchlib.scenarios_stream import HUB_SHARE, size_text
+from benchlib.scenarios_stream import size_text
 
 PAGE: Final = 4096
 PLACES: Final = 12
@@ -56,7 +56,7 @@ def cold_places(*, proof: bool) -> Pass:
     def take(lab: Lab) -> Sample:
         content = lab.data.large
         with lab.mount_cold(content.repo) as mounted, nullcontext() if proof else lab.hub.without_proofs():
-            lab.quiet(hub_bytes=HUB_SHARE * content.size)
+            lab.quiet(content)
             with lab.hub.shaped({"latency_s": RTT}):
                 reads: list[OneRead] = []
                 sample = lab.measure(lambda: [_read_places(lab, mounted, reads)], mounted)
@@ -93,7 +93,7 @@ def _read_places(lab: Lab, mounted: Mounted, reads: list[OneRead]) -> dict[str, 
         got = os.pread(file, PAGE, place // PAGE * PAGE)
         seconds = time.perf_counter() - began
         if len(got) != PAGE:
-            raise RuntimeError(f"{len(got)} bytes of {PAGE} at {place}")
+            raise ReaderFailed(f"{len(got)} bytes of {PAGE} at {place}")
         settle(mounted.pid)
         records = lab.hub.records()
         reads.append(OneRead(seconds, traffic_of(within(records, seconds)).round_trips, traffic_of(records)))
@@ -105,7 +105,7 @@ def hf_places(lab: Lab) -> Sample:
     """The same places by HfFileSystem, as it comes."""
     content = lab.data.large
     with lab.client_env() as env, lab.hub.shaped({"latency_s": RTT}):
-        lab.quiet(hub_bytes=HUB_SHARE * content.size)
+        lab.quiet(content)
         arguments = {"repo": content.repo, "file": content.file, "length": PAGE, "places": places(content.size, seed=6)}
         return lab.measure(lambda: lab.read("ranges", env, **arguments))
 
@@ -160,7 +160,7 @@ def threads(count: int) -> Pass:
     def take(lab: Lab) -> Sample:
         content = lab.data.large
         with lab.mount_cold(content.repo) as mounted:
-            lab.quiet(hub_bytes=HUB_SHARE * content.size)
+            lab.quiet(content)
             arguments = {"path": str(mounted.path / content.file), "length": MIB, "count": READS_PER_THREAD * count}
             with lab.hub.shaped({"latency_s": THREADS_RTT}):
                 return lab.measure(lambda: lab.read("threads", **arguments, threads=count, seed=8), mounted)

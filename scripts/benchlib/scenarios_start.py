@@ -53,10 +53,11 @@ def _mount_and_list(lab: Lab, repo: str, cache: Path) -> float:
         _run(*mount, env=lab.env())
         _run("ls", str(path))
 
-    seconds = _timed(mount_and_list)
-    _run(*lab.command("umount", str(path)), env=lab.env())
-    path.rmdir()
-    return seconds
+    try:
+        return _timed(mount_and_list)
+    finally:
+        _run(*lab.command("umount", str(path)), env=lab.env())
+        path.rmdir()
 
 
 def start_figures(lab: Lab, samples: Samples) -> Sequence[Figure]:

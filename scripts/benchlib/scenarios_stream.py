@@ -9,15 +9,13 @@ from typing import Final
 from benchlib.data import MIB, Content
 from benchlib.figures import Figure, at_least, at_most, each, ratios
 from benchlib.lab import GB, Lab, Sample
-from benchlib.scenarios import XETFS, Pass, Samples, Scenario
+from benchlib.scenarios import XETFS, Pass, Samples, Scenario, Unproven
 
 HF: Final = "hf_hub_download"
 PLAIN: Final = "plain file"
 LINE: Final = {"latency_s": 0.040, "connection_bytes_s": 25e6, "total_bytes_s": 250e6}
 LOOPBACK: Final[dict[str, float]] = {}
 PARALLEL: Final = 8
-HUB_SHARE: Final = 16
-"""The hub's xorbs are brought into memory for a pass up to so many times the file that is read: all of them, usually."""
 
 
 def content_of(lab: Lab, name: str) -> Content:
@@ -36,7 +34,7 @@ def cold_read(name: str, line: dict[str, float]) -> Pass:
     def take(lab: Lab) -> Sample:
         content = content_of(lab, name)
         with lab.mount_cold(content.repo) as mounted:
-            lab.quiet(hub_bytes=HUB_SHARE * content.size)
+            lab.quiet(content)
             path = str(mounted.path / content.file)
             with lab.hub.shaped(line):
                 return lab.measure(lambda: lab.read("sequential", path=path, block=MIB), mounted)
@@ -50,7 +48,7 @@ def hf_download(name: str, line: dict[str, float]) -> Pass:
     def take(lab: Lab) -> Sample:
         content = content_of(lab, name)
         with lab.client_env() as env, lab.hub.shaped(line):
-            lab.quiet(hub_bytes=HUB_SHARE * content.size)
+            lab.quiet(content)
             return lab.measure(lambda: lab.read("download", env, repo=content.repo, file=content.file, block=MIB))
 
     return take
@@ -92,9 +90,9 @@ def cold_figures(scenario: str, name: str, kind: str, lab: Lab, samples: Samples
 
 
 def proven(samples: Sequence[Sample]) -> Sequence[Sample]:
-    """Raises RuntimeError when something was read without any proof: its figures would be of another thing."""
+    """Raises Unproven."""
     if any(sample.traffic.proofs == 0 for sample in samples):
-        raise RuntimeError("no range proof was asked for")
+        raise Unproven("no range proof was asked for")
     return samples
 
 
@@ -189,7 +187,7 @@ def many_readers(lab: Lab) -> Sample:
     """Eight processes, each its own eighth of one file."""
     content = lab.data.large
     with lab.mount_cold(content.repo) as mounted:
-        lab.quiet(hub_bytes=HUB_SHARE * content.size)
+        lab.quiet(content)
         path, part = str(mounted.path / content.file), content.size // PARALLEL
         readers = [
             ("sequential", {"path": path, "block": MIB, "start": number * part, "end": (number + 1) * part})
