@@ -175,7 +175,7 @@ def head_and_tail(name: str, size: int) -> tuple[bytes, bytes]:
 
 @pytest.mark.parametrize(("name", "part"), [(name, part) for name, parts in REPEATED.items() for part in parts])
 def test_what_is_held_is_bounded_whatever_repeats(name: str, part: bytes) -> None:
-    """A header of a quarter of a megabyte that is the same few bytes over and over: no more memory than a few pieces and the units."""
+    """A header of 256 KiB that is the same few bytes over and over: no more memory than a few pieces and the units."""
     size = 256 << 10
     head, tail = head_and_tail(name, size)
     body = part * (size // len(part))
