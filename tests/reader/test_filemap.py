@@ -123,3 +123,9 @@ def test_segments_hold_the_runs_that_start_in_them() -> None:
     file_map = FileMap(chunks.size)
     file_map.add([chunks.run(i, i + 1, Level.PROOF) for i in range(5)])
     assert [[run.start // step for run in file_map.segment(number)] for number in range(4)] == [[0, 1], [2], [3], [4]]
+
+
+def test_gaps_end_with_the_file() -> None:
+    known = FileMap(100)
+    assert known.gaps(ByteRange(40, 60_000)) == [ByteRange(40, 100)]
+    assert known.gaps(ByteRange(100, 60_000)) == known.gaps(ByteRange(500, 60_000)) == []

@@ -217,8 +217,10 @@ class FileMap:
         return self._runs[first:last]
 
     def gaps(self, span: ByteRange, level: Level = Level.CLAIMED) -> list[ByteRange]:
-        """The parts of `span` of which nothing is known at `level` or above, in order, none beside another."""
+        """The parts of `span`, as far as the file goes, of which nothing is known at `level` or above, in order, none beside
+        another."""
         found: list[ByteRange] = []
+        span = span.clip(self.size)
         at = span.start
         while at < span.end:
             known = self.at(at)

@@ -128,7 +128,7 @@ class XetSource:
                 proof = await proving.wait()
             except EntryNotFound as exc:
                 return await self._do_without_proof(parts, str(exc))
-            window = _window(proof, span)
+            window = _window(proof, span, self._size)
             if len(window) > max(PROVEN_WINDOW_BYTES_MAX, 2 * len(span)) and self._verify == "auto":
                 return await self._do_without_proof(parts, f"the proof's window is {len(window)} bytes long")
             on_covered(window)
@@ -210,9 +210,11 @@ class XetSource:
         raise CorruptData(f"bytes of {self.key[:16]} are not kept by the store long enough to be read")
 
 
-def _window(proof: RangeProof, span: ByteRange) -> ByteRange:
-    """The one window of a proof that was asked for `span`. Raises ProtocolViolation if there is another, or it leaves out a
-    part."""
+def _window(proof: RangeProof, span: ByteRange, size: int) -> ByteRange:
+    """The one window of a proof that was asked for `span`, within a file of `size` bytes. Raises ProtocolViolation if there is
+    another, if it leaves out a part, or if the proof is about a file of another size."""
+    if proof.file_size != size:
+        raise ProtocolViolation(f"the range proof is about a file of {proof.file_size} bytes, not of {size}")
     if len(proof.windows) != 1 or not proof.covers(span):
         raise ProtocolViolation(f"the range proof of bytes {span.start}-{span.end} covers {proof.windows[0]}")
     return proof.windows[0]
