@@ -12,7 +12,7 @@ import pytest
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 
-_FOREIGN = ("HF_", "HUGGING", "XETFS_", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_FOREIGN = ("HF_", "HUGGING", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -22,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
     home = tempfile.mkdtemp(prefix="xetfs-tests-home-")
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
     for name in list(os.environ):
-        if name.lower().startswith(tuple(prefix.lower() for prefix in _FOREIGN)) and name != "XETFS_VENV":
+        if name.lower().startswith(tuple(prefix.lower() for prefix in _FOREIGN)):
             del os.environ[name]
     os.environ["HF_HOME"] = f"{home}/huggingface"
     os.environ["XDG_CACHE_HOME"] = f"{home}/cache"
