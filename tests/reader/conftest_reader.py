@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from xetfs.errors import EntryNotFound, SignedUrlExpired, Unavailable
+from xetfs.protocol.formats import probe
 from xetfs.protocol.hashes import ChunkHash, FileId, XorbHash, chunk_hash, file_id
 from xetfs.protocol.proof import RangeProof, build_range_proof, parse_range_proof
 from xetfs.protocol.ranges import ByteRange, ChunkRange, HttpRange
@@ -172,7 +173,7 @@ class Bench:
     nursery: trio.Nursery
     fetcher: Fetcher
 
-    def reader(self, file: FakeFile) -> FileReader:
+    def reader(self, file: FakeFile, name: str = "data") -> FileReader:
         source = XetSource(
             file.id,
             len(file.content),
@@ -184,7 +185,13 @@ class Bench:
             counters=self.counters,
         )
         return FileReader(
-            source, len(file.content), shelf=self.shelf, nursery=self.nursery, settings=self.settings, counters=self.counters
+            source,
+            len(file.content),
+            shelf=self.shelf,
+            nursery=self.nursery,
+            settings=self.settings,
+            counters=self.counters,
+            layout=probe(name, len(file.content)),
         )
 
 

@@ -24,6 +24,7 @@ import trio
 
 from xetfs import telemetry
 from xetfs.errors import CorruptData, NotFound, ProtocolViolation
+from xetfs.protocol.formats import LayoutReader
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.budget import Urgency
 from xetfs.reader.filemap import SEGMENT_BYTES, FileMap, Level, Run, decode_runs, encode_runs
@@ -47,6 +48,8 @@ DEADLINE_SHARE = 0.9
 """A window ends a little before the operations that wait for it do, so that its error is known and can be kept."""
 PIECE_ATTEMPTS_MAX = 8
 """Times that one place is looked for: each follows an eviction or a bad block under the reader, which do not come in rows."""
+LAYOUT_PIECES = 4
+"""Pieces of a header that are looked at after one read. A header of 11 MB with 50,000 tensors has 170."""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -65,13 +68,17 @@ class _Window:
 class _Chain:
     """The windows ahead of one stream, one after the other: the next begins where the last one ends, which is known only once
     that is
-    settled. at: how far it has got."""
+    settled. at: how far it has got. A window is `step` long, and may go past `until` but not past `limit`."""
 
-    def __init__(self, at: int, until: int, step: int) -> None:
+    def __init__(self, at: int, want: Want) -> None:
         self.at = at
-        self.until = until
-        self.step = step
         self.moved = trio.Event()
+        self.extend(want)
+
+    def extend(self, want: Want) -> None:
+        self.until = want.ahead_until
+        self.limit = want.limit
+        self.step = want.step
 
     def covers(self, offset: int) -> bool:
         return self.at <= offset < self.until
@@ -86,8 +93,17 @@ class _Failure:
 
 class FileReader:
     def __init__(
-        self, source: Source, size: int, *, shelf: Shelf, nursery: trio.Nursery, settings: Settings, counters: Counters
+        self,
+        source: Source,
+        size: int,
+        *,
+        shelf: Shelf,
+        nursery: trio.Nursery,
+        settings: Settings,
+        counters: Counters,
+        layout: LayoutReader | None = None,
     ) -> None:
+        """layout: what reads the layout of this file, if it is of a known format."""
         self.size = size
         self.source = source
         self.map = FileMap(size)
@@ -100,7 +116,9 @@ class FileReader:
             window_bytes_min=settings.window_bytes_min,
             window_bytes_max=settings.window_bytes_max,
             ahead_bytes_max=settings.ahead_bytes_max,
+            awaits_layout=layout is not None,
         )
+        self._layout = layout  # until it is done
         self._windows: list[_Window] = []
         self._ahead: list[_Window] = []  # windows that this reader itself waits for, on behalf of reads to come
         self._failures: list[_Failure] = []
@@ -109,7 +127,7 @@ class FileReader:
         self._level_min = Level.FILE if settings.verify == "proof" else Level.FRAMING
         self._users = 0
         nothing = ByteRange(0, 0)
-        self._observed = (nothing, Want(nothing, 0, 0, 0))
+        self._observed = (nothing, Want(nothing, 0, 0, 0, 0))
         self._chains: dict[int, _Chain] = {}
 
     # What the fronts use
@@ -127,6 +145,8 @@ class FileReader:
         data = self._at_hand(span.start, span.end)
         if data is not None:
             self._counters.add(telemetry.READER_SERVED_BYTES, len(data))
+            if self._layout is not None:
+                self._learn_layout(self._layout)
         return data
 
     async def read(self, span: ByteRange) -> Buffer:
@@ -151,6 +171,8 @@ class FileReader:
                 pieces.append(piece)
                 at += len(piece)
         self._counters.add(telemetry.READER_SERVED_BYTES, len(span))
+        if self._layout is not None:
+            self._learn_layout(self._layout)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _observe(self, span: ByteRange) -> Want:
@@ -162,6 +184,20 @@ class FileReader:
             if want.ahead_until and self.in_use:
                 self._extend_chain(want)
         return want
+
+    def _learn_layout(self, layout: LayoutReader) -> None:
+        """Give the reader of the layout what it wants, as far as that is at hand. Nothing is loaded for it: programs that read
+        such a file read the same bytes first. A few pieces at a time, as each takes some milliseconds."""
+        for _ in range(LAYOUT_PIECES):
+            if layout.wants is None:
+                break
+            data = self._at_hand(layout.wants.start, layout.wants.end)
+            if data is None:
+                return
+            layout.feed(data)
+        if layout.wants is None:
+            self._prefetcher.learn(layout.layout)
+            self._layout = None
 
     def open(self) -> None:
         """Count one more user; each needs its `close`."""
@@ -297,11 +333,10 @@ class FileReader:
     def _extend_chain(self, want: Want) -> None:
         chain = self._chains.get(want.stream)
         if chain is None:
-            chain = self._chains[want.stream] = _Chain(want.demand.start, want.ahead_until, want.step)
+            chain = self._chains[want.stream] = _Chain(want.demand.start, want)
             self._nursery.start_soon(self._run_chain, want.stream, chain)
         else:
-            chain.until = want.ahead_until
-            chain.step = want.step
+            chain.extend(want)
 
     def _chain_at(self, offset: int) -> _Chain | None:
         return next((chain for chain in self._chains.values() if chain.covers(offset)), None)
@@ -311,7 +346,7 @@ class FileReader:
         try:
             while chain.at < chain.until and self.in_use:
                 await self._recall(ByteRange(chain.at, chain.until))
-                chain.at = await self._step_ahead(chain.at, chain.step)
+                chain.at = await self._step_ahead(chain.at, min(chain.at + chain.step, chain.limit))
                 moved, chain.moved = chain.moved, trio.Event()
                 moved.set()
         except Exception:
@@ -320,8 +355,8 @@ class FileReader:
             del self._chains[stream]
             chain.moved.set()
 
-    async def _step_ahead(self, at: int, step: int) -> int:
-        """Take care of the bytes from `at` on; returns the offset up to which that is done."""
+    async def _step_ahead(self, at: int, end: int) -> int:
+        """Take care of bytes from `at` on, at most until `end`; returns the offset up to which that is done."""
         run = self._run_at(at)
         if run is not None:
             block = await self._shelf.open_ahead(run.xorb, run.chunks.start + run.position(at))
@@ -332,7 +367,7 @@ class FileReader:
             return run.ends[last - 1]
         window = self._window_at(at)
         if window is None:
-            window = self._start(self._gaps(ByteRange(at, min(at + step, self.size)))[0], Urgency(demand=False))
+            window = self._start(self._gaps(ByteRange(at, end))[0], Urgency(demand=False))
             self._ahead.append(window)
             window.flight.join()
         await window.settled.wait()  # the next window begins where this one ends, and that is known only now

@@ -5,6 +5,13 @@ place that a stream has reached belongs to it, before or behind: the kernel send
 arrive in any order. A stream's step doubles each time it has read through one, from the smallest window to the
 largest; it looks ahead a few steps. A read that belongs to no stream starts one, and gets exactly what it asks for, unless it is
 at the beginning of the file, where a window of the smallest size is asked at once.
+
+Where the layout of the file is known (protocol/formats), its units decide where that ends. A read that begins a stream near the
+beginning of a unit wants the unit whole, one further inside it as much as one window; a jump from unit to unit is what a program
+does that loads some of them. Nothing is loaded past the end of the unit that a stream is in, nor past the end of a header, until
+the stream has gone on from one unit to the next: each time it does, twice as many of those that follow are loaded ahead, so that
+a program that reads all of a file in order soon has all of it loaded ahead. A program that looks into many units and does not
+read on there gets no more than it asks for.
 """
 
 from __future__ import annotations
@@ -12,8 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from xetfs.protocol.formats import Layout
 from xetfs.protocol.ranges import ByteRange
-from xetfs.settings import MIB
+from xetfs.settings import KIB, MIB
 
 STREAMS_MAX: Final = 8
 """Streams followed in one file: eight ranks that load a shared file each read one."""
@@ -21,39 +29,73 @@ NEAR_BYTES: Final = 2 * MIB
 """How far from a stream's end a read may begin and still belong to it: the kernel reads ahead up to 1 MiB, out of order."""
 STEPS_AHEAD: Final = 8
 """Windows wanted ahead of a stream, once it has grown: at 8 MiB each they keep eight connections busy."""
+UNIT_WINDOWS: Final = 2
+"""Windows that a unit is loaded in at the least, side by side. Each begins a round trip after the one before it, so with more a
+unit of a few MiB would come later."""
+PAGE_BYTES: Final = 4 * KIB
+"""What a program touches at the least."""
+UNREAD_UNITS_MAX: Final = 3
+"""Units loaded ahead one after the other that nobody reads on in: by then a program is taken to look here and there, until it
+does read on somewhere."""
+OVERSHOOT_BYTES: Final = 2 * MIB
+"""How far past what the program reads the kernel may ask: it has up to two requests of 1 MiB under way. That a stream has reached
+a place does not show that the program has come closer to it than this."""
+_CROSSINGS_MAX: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Want:
     """demand: what to load if the read finds something missing; begins where the read begins and includes it.
     ahead_until: up to where to load in the background, in windows of `step` bytes; 0 if there is nothing new to say.
+    limit: what nothing loaded in the background goes past; a step that begins before `ahead_until` may otherwise end behind it.
     stream: which stream the read belongs to; the same number as long as it is followed.
     """
 
     demand: ByteRange
     ahead_until: int
+    limit: int
     step: int
     stream: int
 
 
 @dataclass(slots=True, eq=False)
 class _Stream:
+    """began, reached: where its program began, and how far it has come. unit, crossed: which unit the program has come to, and
+    how often it went on from one to another. alone: no second read has followed."""
+
     number: int
+    began: int
     reached: int
     grown_at: int
     ahead_until: int
     step: int
+    unit: int | None
+    alone: bool = True
+    crossed: int = 0
 
 
 class Prefetcher:
-    def __init__(self, size: int, *, window_bytes_min: int, window_bytes_max: int, ahead_bytes_max: int) -> None:
-        """size of the file; the other three as in Settings, in bytes."""
+    def __init__(
+        self, size: int, *, window_bytes_min: int, window_bytes_max: int, ahead_bytes_max: int, awaits_layout: bool = False
+    ) -> None:
+        """size of the file; the next three as in Settings, in bytes. awaits_layout: `learn` will be called.
+
+        Until then a stream looks no further ahead than it has read, as it may be in a header.
+        """
         self._size = size
         self._step_min = window_bytes_min
         self._step_max = window_bytes_max
         self._ahead_max = ahead_bytes_max
+        self._awaits_layout = awaits_layout
+        self._layout: Layout | None = None
         self._streams: list[_Stream] = []  # the most recently used last
         self._begun = 0
+        self._unread_units = 0  # touched, and loaded ahead, since a stream last had a second read
+
+    def learn(self, layout: Layout | None) -> None:
+        """Go by this layout from now on; None: there will be none."""
+        self._layout = layout
+        self._awaits_layout = False
 
     def observe(self, span: ByteRange) -> Want:
         """Take note of a read of `span` (clipped to the file, not empty) and say what it makes worth loading."""
@@ -68,30 +110,80 @@ class Prefetcher:
         return self._begin(span)
 
     def _begin(self, span: ByteRange) -> Want:
+        began, unit = self._touched(span)
+        until = self._unit_until(span, began) if self._unread_units < UNREAD_UNITS_MAX else 0
         if len(self._streams) >= STREAMS_MAX:
             del self._streams[0]
         self._begun += 1
-        stream = _Stream(self._begun, span.end, span.end, span.end, self._step_min)
+        stream = _Stream(self._begun, began, span.end, span.end, max(span.end, until), self._step_min, unit)
         self._streams.append(stream)
-        if span.start == 0:
-            span = ByteRange(0, max(span.end, min(self._step_min, self._size)))
-        return Want(span, 0, stream.step, stream.number)
+        if until > span.end:
+            self._unread_units += 1
+            stream.step = min(max((until - span.start) // UNIT_WINDOWS, self._step_min), self._step_max)
+        if span.start == 0 or until:
+            span = ByteRange(span.start, max(span.end, min(span.start + self._step_min, until or self._size)))
+        return Want(span, until if until > span.end else 0, until or self._size, stream.step, stream.number)
+
+    def _touched(self, span: ByteRange) -> tuple[int, int | None]:
+        """Where a program has begun that makes the kernel ask for `span`, and the number of the unit there.
+
+        That is in the middle, as the kernel reads on both sides of a page that is touched through a mapping. The page may hold
+        the end of one unit and the beginning of the next. A copy of memory touches the first page, the last one, then those
+        between: so it is the end of a unit that has been touched before, and the beginning of the next one otherwise.
+        """
+        middle = (span.start + span.end) // 2
+        layout = self._layout
+        if layout is None:
+            return middle, None
+        page = middle - middle % PAGE_BYTES
+        unit = layout.index_at(page)
+        if unit == layout.index_at(page + PAGE_BYTES - 1):
+            return middle, unit
+        if unit >= 0 and any(stream.unit == unit for stream in self._streams):
+            return page, unit
+        return layout.starts[unit + 1], unit + 1
+
+    def _unit_until(self, span: ByteRange, touched: int) -> int:
+        """Up to where to load the unit that holds the byte at `touched`; 0 if there is none."""
+        unit = self._layout.unit_at(touched) if self._layout is not None else None
+        if unit is None:
+            return 0
+        from_its_beginning = touched - unit.start <= NEAR_BYTES
+        return min(unit.end, span.start + (self._ahead_max if from_its_beginning else self._step_max))
 
     def _follow(self, stream: _Stream, span: ByteRange) -> Want:
         forward = span.end > stream.reached
         if not forward:
-            return Want(span, 0, stream.step, stream.number)
+            return Want(span, 0, self._size, stream.step, stream.number)
+        if stream.alone:
+            stream.alone = False
+            self._unread_units = 0
         stream.reached = span.end
         if stream.reached - stream.grown_at >= stream.step and stream.step < self._step_max:
             stream.grown_at = stream.reached
             stream.step = min(2 * stream.step, self._step_max)
-        demand = ByteRange(span.start, min(max(span.end, span.start + stream.step), self._size))
-        return Want(demand, self._look_ahead(stream), stream.step, stream.number)
+        limit = self._limit(stream)
+        demand = ByteRange(span.start, max(span.end, min(span.start + stream.step, limit)))
+        return Want(demand, self._look_ahead(stream, limit), limit, stream.step, stream.number)
 
-    def _look_ahead(self, stream: _Stream) -> int:
+    def _limit(self, stream: _Stream) -> int:
+        """Where to stop loading ahead of a stream, whatever its step."""
+        if self._layout is None:
+            return self._size
+        is_at = max(stream.reached - OVERSHOOT_BYTES - 1, stream.began)
+        unit = self._layout.index_at(is_at)
+        if stream.unit is not None and unit > stream.unit:
+            stream.crossed = min(stream.crossed + 1, _CROSSINGS_MAX)
+        stream.unit = unit
+        return min(self._layout.end_from(is_at, (1 << stream.crossed) - 1), self._size)
+
+    def _look_ahead(self, stream: _Stream, limit: int) -> int:
         """Up to where to load now; said a step at a time, so that nobody has to look again at each read."""
-        until = min(stream.reached + min(STEPS_AHEAD * stream.step, self._ahead_max), self._size)
-        if until - stream.ahead_until < stream.step and (until < self._size or until <= stream.ahead_until):
+        ahead = min(STEPS_AHEAD * stream.step, self._ahead_max)
+        if self._awaits_layout:
+            ahead = min(ahead, stream.reached - stream.began)
+        until = min(stream.reached + ahead, limit)
+        if until - stream.ahead_until < stream.step and (until < limit or until <= stream.ahead_until):
             return 0
         stream.ahead_until = until
         return until

@@ -22,6 +22,7 @@ from xetfs import telemetry
 from xetfs.cas.client import CasClient
 from xetfs.hub.client import HubClient
 from xetfs.net.client import HttpClient, open_http_client
+from xetfs.protocol import formats
 from xetfs.protocol.memory import release_unused
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.tree import RepoInfo, TreeEntry
@@ -109,7 +110,13 @@ class Engine:
         reader = self._readers.get(source.key)
         if reader is None or reader.size != entry.size:
             reader = FileReader(
-                source, entry.size, shelf=self.shelf, nursery=self._nursery, settings=self.settings, counters=self.counters
+                source,
+                entry.size,
+                shelf=self.shelf,
+                nursery=self._nursery,
+                settings=self.settings,
+                counters=self.counters,
+                layout=formats.probe(entry.path, entry.size),
             )
             self._drop_idle_readers()  # before the new one is among them: nobody has opened it yet
             self._readers[source.key] = reader

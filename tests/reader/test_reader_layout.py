@@ -1,0 +1,233 @@
+"""Loading ahead in files whose layout is known: tensors whole, headers alone, and nothing that only lies beside them."""
+
+from __future__ import annotations
+
+import json
+import random
+from array import array
+
+import pytest
+import trio
+from conftest_reader import FakeCas, FakeFile, open_bench
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xetfs.protocol.formats import Layout
+from xetfs.protocol.ranges import ByteRange
+from xetfs.reader.prefetch import OVERSHOOT_BYTES, Prefetcher, Want
+from xetfs.settings import KIB, MIB
+
+HEADER = 100 * KIB
+PAGE = 4 * KIB
+READ = MIB
+
+
+def make_prefetcher(lengths: list[int], *, awaits_layout: bool = False) -> tuple[Prefetcher, Layout]:
+    """A file of a header and units of these lengths, back to back."""
+    edges = [HEADER]
+    for length in lengths:
+        edges.append(edges[-1] + length)
+    layout = Layout(ByteRange(0, HEADER), array("Q", edges[:-1]), array("Q", edges[1:]))
+    prefetcher = Prefetcher(
+        edges[-1],
+        window_bytes_min=256 * KIB,
+        window_bytes_max=8 * MIB,
+        ahead_bytes_max=96 * MIB,
+        awaits_layout=awaits_layout,
+    )
+    if not awaits_layout:
+        prefetcher.learn(layout)
+    return prefetcher, layout
+
+
+def read_on(prefetcher: Prefetcher, start: int, end: int, step: int = READ) -> list[Want]:
+    return [prefetcher.observe(ByteRange(at, min(at + step, end))) for at in range(start, end, step)]
+
+
+def reached(wants: list[Want]) -> int:
+    return max(max(want.demand.end, want.ahead_until) for want in wants)
+
+
+def test_a_touch_at_the_beginning_of_a_unit_wants_it_whole() -> None:
+    prefetcher, layout = make_prefetcher([5 * MIB, 40 * MIB, 700 * KIB, 500 * MIB, 3 * MIB])
+    for unit in (layout.units[1], layout.units[0]):
+        want = prefetcher.observe(ByteRange(unit.start, unit.start + PAGE))
+        assert (want.demand, want.ahead_until) == (ByteRange(unit.start, unit.start + 256 * KIB), unit.end)
+        assert len(unit) // 8 <= want.step <= 8 * MIB
+    huge = layout.units[3]
+    assert prefetcher.observe(ByteRange(huge.start, huge.start + PAGE)).ahead_until == huge.start + 96 * MIB
+
+
+def test_a_touch_through_a_mapping_finds_its_unit() -> None:
+    """The kernel asks for half a megabyte on both sides of the page."""
+    prefetcher, layout = make_prefetcher([30 * MIB, 30 * MIB])
+    second = layout.units[1]
+    want = prefetcher.observe(ByteRange(second.start - 512 * KIB, second.start + 512 * KIB))
+    assert want.ahead_until == second.end
+
+
+def test_copying_a_unit_through_a_mapping_wants_that_and_nothing_beside_it() -> None:
+    """A copy touches the first page, then the last one, which both belong to a neighbour as well, then goes on from the first."""
+    prefetcher, layout = make_prefetcher([1000 + 6 * MIB] * 40)
+    for unit in layout.units[2::4]:
+        first, last = (at // PAGE * PAGE for at in (unit.start, unit.end))
+        want = prefetcher.observe(ByteRange(first - 512 * KIB, first + 512 * KIB))
+        assert want.ahead_until == unit.end
+        want = prefetcher.observe(ByteRange(last - 512 * KIB, last + 512 * KIB))
+        assert (want.ahead_until, want.demand.end) == (0, last + 512 * KIB)
+        wants = read_on(prefetcher, first + 512 * KIB, last - 512 * KIB)
+        assert reached(wants) <= unit.end
+
+
+def test_a_unit_that_is_read_at_once_wants_no_more() -> None:
+    prefetcher, layout = make_prefetcher([300 * KIB] * 100)
+    for unit in layout.units[::20]:
+        want = prefetcher.observe(unit)
+        assert (want.demand, want.ahead_until) == (unit, 0)
+
+
+def test_a_touch_in_the_middle_of_a_long_unit_wants_one_window() -> None:
+    prefetcher, layout = make_prefetcher([500 * MIB])
+    start = layout.units[0].start + 200 * MIB
+    assert prefetcher.observe(ByteRange(start, start + PAGE)).ahead_until == start + 8 * MIB
+
+
+def test_some_of_the_tensors_cost_little_more_than_these() -> None:
+    """Every fourth of 200 tensors, in any order, read by the kernel up to its own read-ahead past their ends."""
+    prefetcher, layout = make_prefetcher([12 * MIB] * 200)
+    chosen = list(layout.units[::4])
+    random.Random(3).shuffle(chosen)
+    for unit in chosen:
+        wants = read_on(prefetcher, unit.start, unit.end + OVERSHOOT_BYTES)
+        assert wants[0].ahead_until == unit.end
+        assert reached(wants) <= unit.end + OVERSHOOT_BYTES
+
+
+def test_reading_all_of_a_file_is_led_ahead_of() -> None:
+    prefetcher, layout = make_prefetcher([12 * MIB, 64 * KIB, 30 * MIB, 100 * KIB] * 60)
+    end = layout.units[-1].end
+    ahead, waited = 0, 0
+    for at in range(0, end, 128 * KIB):
+        want = prefetcher.observe(ByteRange(at, min(at + 128 * KIB, end)))
+        ahead = max(ahead, want.ahead_until)
+        waited += at + 128 * KIB > max(ahead, end - 1)
+        assert ahead - at <= 96 * MIB + 128 * KIB
+    assert ahead == end
+    assert waited <= 40  # reads that nothing was ahead of: a few at each of the first borders
+
+
+def test_jumps_within_a_unit_that_nobody_reads_on_from_cost_nothing_extra() -> None:
+    prefetcher, layout = make_prefetcher([2000 * MIB])
+    choose = random.Random(1)
+    wants = []
+    for _ in range(100):
+        start = choose.randrange(layout.units[0].start, layout.units[0].end - PAGE)
+        span = ByteRange(start, start + PAGE)
+        wants.append((span, prefetcher.observe(span)))
+    wanted = [want for span, want in wants if want.ahead_until or want.demand != span]
+    assert 1 <= len(wanted) <= 10
+    again = read_on(prefetcher, layout.units[0].start + 4 * MIB, layout.units[0].start + 20 * MIB)
+    assert max(want.ahead_until for want in again) > layout.units[0].start + 20 * MIB
+
+
+def test_a_header_is_read_without_anything_behind_it() -> None:
+    prefetcher, _ = make_prefetcher([50 * MIB] * 3)
+    wants = read_on(prefetcher, 0, HEADER, 16 * KIB)
+    assert reached(wants[1:]) <= HEADER
+    assert reached(wants) <= 256 * KIB
+
+
+def test_until_the_layout_is_known_what_is_wanted_is_in_proportion_to_what_was_read() -> None:
+    prefetcher, _ = make_prefetcher([50 * MIB] * 3, awaits_layout=True)
+    for want in read_on(prefetcher, 0, 8 * MIB, 64 * KIB)[4:]:
+        assert max(want.demand.end, want.ahead_until) <= 3 * (want.demand.start + 64 * KIB)
+    prefetcher.learn(None)
+    assert reached(read_on(prefetcher, 8 * MIB, 9 * MIB, 64 * KIB)) >= 30 * MIB
+
+
+@given(
+    st.lists(st.integers(1, 40 * MIB), max_size=30), st.lists(st.tuples(st.floats(0, 1), st.integers(1, 2 * MIB)), max_size=60)
+)
+def test_what_is_wanted_stays_within_file_and_bounds(lengths: list[int], reads: list[tuple[float, int]]) -> None:
+    prefetcher, layout = make_prefetcher(lengths)
+    size = layout.end_from(1 << 60)
+    for place, length in reads:
+        start = int(place * (size - 1))
+        span = ByteRange(start, min(start + length, size))
+        want = prefetcher.observe(span)
+        assert want.demand.start == span.start
+        assert span.end <= want.demand.end <= max(span.end, min(span.start + 8 * MIB, size))
+        assert want.ahead_until <= min(span.end + 96 * MIB, size)
+
+
+# Through a FileReader
+
+
+@pytest.fixture
+def model(cas: FakeCas) -> FakeFile:
+    """A safetensors file of 24 tensors of 4 MiB."""
+    entries = {
+        f"layer.{i}": {"dtype": "U8", "shape": [4 * MIB], "data_offsets": [i * 4 * MIB, (i + 1) * 4 * MIB]} for i in range(24)
+    }
+    text = json.dumps(entries).encode().ljust(50_000)
+    content = len(text).to_bytes(8, "little") + text + random.Random(2).randbytes(96 * MIB)
+    chunks = [content[at : at + 64 * KIB] for at in range(0, len(content), 64 * KIB)]
+    return cas.add_file([(cas.add_xorb(chunks[i : i + 500]), 0, len(chunks[i : i + 500])) for i in range(0, len(chunks), 500)])
+
+
+def data_at(model: FakeFile) -> int:
+    return 8 + int.from_bytes(model.content[:8], "little")
+
+
+async def test_a_header_alone_moves_little(cas: FakeCas, model: FakeFile, autojump_clock: object) -> None:
+    async with open_bench(cas) as bench:
+        reader = bench.reader(model, "model.safetensors")
+        reader.open()
+        for start in range(0, data_at(model), 16 * KIB):
+            await reader.read(ByteRange(start, start + 16 * KIB))
+        await trio.sleep(10)
+        assert cas.fetched_bytes <= 512 * KIB
+
+
+async def test_a_touch_loads_the_tensor_and_not_its_neighbours(cas: FakeCas, model: FakeFile, autojump_clock: object) -> None:
+    async with open_bench(cas) as bench:
+        reader = bench.reader(model, "model.safetensors")
+        reader.open()
+        await reader.read(ByteRange(0, data_at(model)))
+        before = cas.fetched_bytes
+        for i in (17, 3, 9):
+            start = data_at(model) + i * 4 * MIB
+            await reader.read(ByteRange(start, start + PAGE))
+            await trio.sleep(10)
+            held = reader.read_nowait(ByteRange(start, start + 4 * MIB))
+            assert held is not None
+            assert bytes(held) == model.content[start : start + 4 * MIB]
+            beside = ByteRange(start + 5 * MIB, start + 5 * MIB + PAGE)
+            assert reader.read_nowait(beside) is None
+        assert cas.fetched_bytes - before <= 3 * 5 * MIB
+
+
+async def test_reading_all_takes_hardly_longer_than_without_a_layout(
+    cas: FakeCas, model: FakeFile, autojump_clock: object
+) -> None:
+    cas.delay_s = 0.05
+    took = {}
+    for name in ("model.safetensors", "model.bytes"):
+        async with open_bench(cas) as bench:
+            reader = bench.reader(model, name)
+            reader.open()
+            began = trio.current_time()
+            for start in range(0, len(model.content), READ):
+                await reader.read(ByteRange(start, start + READ))
+            took[name] = trio.current_time() - began
+    assert took["model.safetensors"] <= took["model.bytes"] + 1.0
+
+
+async def test_a_file_that_is_not_what_its_name_says_is_read_all_the_same(cas: FakeCas, autojump_clock: object) -> None:
+    chunks = [random.Random(i).randbytes(64 * KIB) for i in range(64)]
+    file = cas.add_file([(cas.add_xorb(chunks), 0, 64)])
+    for name in ("x.safetensors", "x.gguf", "x.parquet", "x.pt"):
+        async with open_bench(cas) as bench:
+            reader = bench.reader(file, name)
+            found = [bytes(await reader.read(ByteRange(at, at + 100_000))) for at in range(0, len(file.content), 100_000)]
+            assert b"".join(found) == file.content
