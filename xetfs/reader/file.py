@@ -25,10 +25,12 @@ import trio
 from xetfs import telemetry
 from xetfs.errors import CorruptData, NotFound, ProtocolViolation
 from xetfs.protocol.formats import LayoutReader
-from xetfs.protocol.ranges import ByteRange
+from xetfs.protocol.hashes import XorbHash
+from xetfs.protocol.ranges import ByteRange, ChunkRange
 from xetfs.reader.budget import Urgency
 from xetfs.reader.filemap import SEGMENT_BYTES, FileMap, Level, Run, decode_runs, encode_runs
 from xetfs.reader.flights import Flight
+from xetfs.reader.planner import gaps_in
 from xetfs.reader.prefetch import Prefetcher, Want
 from xetfs.reader.shelf import Shelf
 from xetfs.reader.sources import Source
@@ -167,7 +169,7 @@ class FileReader:
         with ExitStack() as joined:
             self._start_missing(span, want, joined)
             while at < span.end:
-                piece = await self._piece(ByteRange(at, span.end), joined)
+                piece = await self._piece(ByteRange(at, span.end), want, joined)
                 pieces.append(piece)
                 at += len(piece)
         self._counters.add(telemetry.READER_SERVED_BYTES, len(span))
@@ -258,7 +260,7 @@ class FileReader:
         run = self.map.at(offset)
         return run if run is not None and run.level >= self._level_min else None
 
-    async def _piece(self, span: ByteRange, joined: ExitStack) -> Buffer:
+    async def _piece(self, span: ByteRange, want: Want, joined: ExitStack) -> Buffer:
         """The same as `_piece_nowait`, whatever must be done for it."""
         bad = 0
         while bad < PIECE_ATTEMPTS_MAX:
@@ -269,7 +271,8 @@ class FileReader:
                 continue
             block = await self._shelf.find(run.xorb, run.chunks.start + run.position(span.start))
             if block is None:
-                await self._forget_unheld(run)
+                await self._forget_unheld(ByteRange(span.start, max(span.end, want.demand.end)))
+                self._start_missing(span, want, joined)
                 bad += 1
                 continue
             part = _within(run, block, span.start, span.end)
@@ -284,17 +287,18 @@ class FileReader:
                 bad += 1
         raise CorruptData(f"bytes {span.start}-{span.end} of {self.source.key[:16]} cannot be had right")
 
-    async def _forget_unheld(self, run: Run) -> None:
-        """Drop from the map what is not held any longer of a run, so that it is loaded again. One hop for all of it."""
-        held = (await self._shelf.held({run.xorb: [run.chunks]}))[run.xorb]
-        at = run.chunks.start
-        for chunks in (*held, None):
-            gap_end = run.chunks.end if chunks is None else min(chunks.start, run.chunks.end)
-            if at < gap_end:
-                first, last = at - run.chunks.start, gap_end - run.chunks.start
+    async def _forget_unheld(self, span: ByteRange) -> None:
+        """Drop from the map what is not held any longer of the runs under `span`, so that it is loaded again, all of it at
+        once."""
+        runs = self.map.within(span)
+        wanted: dict[XorbHash, list[ChunkRange]] = {}
+        for run in runs:
+            wanted.setdefault(run.xorb, []).append(run.chunks)
+        held = await self._shelf.held(wanted)
+        for run in runs:
+            for gap in gaps_in([run.chunks], held[run.xorb]):
+                first, last = gap.start - run.chunks.start, gap.end - run.chunks.start
                 self.map.forget(ByteRange(run.chunk_start(first), run.ends[last - 1]))
-            if chunks is not None:
-                at = max(at, chunks.end)
 
     # Bytes that must be loaded
 
@@ -361,7 +365,7 @@ class FileReader:
         if run is not None:
             block = await self._shelf.open_ahead(run.xorb, run.chunks.start + run.position(at))
             if block is None:
-                await self._forget_unheld(run)
+                await self._forget_unheld(ByteRange(at, end))
                 return at
             last = min(block.chunks.end, run.chunks.end) - run.chunks.start
             return run.ends[last - 1]

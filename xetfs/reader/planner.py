@@ -136,13 +136,14 @@ def missing_chunks(
     out."""
     missing: dict[XorbHash, list[ChunkRange]] = {}
     for xorb, ranges in wanted.items():
-        gaps = list(_gaps(ranges, held(xorb)))
+        gaps = list(gaps_in(ranges, held(xorb)))
         if gaps:
             missing[xorb] = gaps
     return missing
 
 
-def _gaps(ranges: Iterable[ChunkRange], held: Sequence[ChunkRange]) -> Iterator[ChunkRange]:
+def gaps_in(ranges: Iterable[ChunkRange], held: Sequence[ChunkRange]) -> Iterator[ChunkRange]:
+    """The parts of `ranges` that are in none of `held`, which is sorted by start."""
     for chunks in ranges:
         at = chunks.start
         for have in held:

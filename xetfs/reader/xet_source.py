@@ -58,8 +58,9 @@ class _Part:
 
     flight: Flight[list[Run]]
 
-    def __init__(self, span: ByteRange) -> None:
+    def __init__(self, span: ByteRange, level: Level) -> None:
         self.span = span
+        self.level = level
         self.covered = span
         self.planned = trio.Event()
 
@@ -90,6 +91,7 @@ class XetSource:
         self._nursery = nursery
         self._verify = verify
         self._counters = counters
+        self._parts: list[_Part] = []  # of all windows under way
 
     async def load(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
         load = self._load_unproven if self._verify == "off" else self._load_proven
@@ -127,10 +129,10 @@ class XetSource:
             try:
                 proof = await proving.wait()
             except EntryNotFound as exc:
-                return await self._do_without_proof(parts, str(exc))
+                return await self._do_without_proof(parts, scratch, str(exc))
             window = _window(proof, span, self._size)
             if len(window) > max(PROVEN_WINDOW_BYTES_MAX, 2 * len(span)) and self._verify == "auto":
-                return await self._do_without_proof(parts, f"the proof's window is {len(window)} bytes long")
+                return await self._do_without_proof(parts, scratch, f"the proof's window is {len(window)} bytes long")
             on_covered(window)
             for part in parts:
                 await part.planned.wait()
@@ -140,13 +142,14 @@ class XetSource:
             runs = [run for part in parts for run in await part.flight.wait()]
         return await self._prove(proof, window, known, scratch, runs)
 
-    async def _do_without_proof(self, parts: Sequence[_Part], why: str) -> list[Run]:
-        """The runs of the parts as far as framing vouches for them. Raises ProtocolViolation if that is not enough."""
+    async def _do_without_proof(self, parts: Sequence[_Part], scratch: FileMap, why: str) -> list[Run]:
+        """The runs of the parts, and those known before, as far as framing vouches for them. ProtocolViolation if that is not
+        enough."""
         if self._verify == "proof":
             raise ProtocolViolation(f"no proof to be had: {why}", hint="--verify auto takes what the server offers")
         log.info("served without proof file=%s: %s", self.key[:16], why)
         runs = [run for part in parts for run in await part.flight.wait()]
-        return [replace(run, level=Level.FRAMING) for run in runs]
+        return [replace(run, level=max(run.level, Level.FRAMING)) for run in (*scratch.runs(), *runs)]
 
     async def _prove(
         self, proof: RangeProof, window: ByteRange, known: FileMap, scratch: FileMap, runs: Sequence[Run]
@@ -172,17 +175,28 @@ class XetSource:
     # The parts of a window
 
     def _start_parts(self, gaps: Sequence[ByteRange], level: Level, urgency: Urgency, joined: ExitStack) -> list[_Part]:
-        """Start what brings the gaps, and join it until `joined` is closed."""
-        parts = []
-        for span in _cut_up(gaps):
-            part = _Part(span)
-            part.flight = Flight(self._nursery, partial(self._bring, part, level, urgency))
+        """The parts that bring the gaps, joined until `joined` is closed: those that another window has under way, such as what
+        it
+        asked beyond its proof, and new ones for the rest. In the order of what they cover."""
+        parts = [
+            part
+            for part in self._parts
+            if part.level == level and part.planned.is_set() and not part.flight.ended and _touches(part.covered, gaps)
+        ]
+        rest = _subtract(gaps, sorted(part.covered for part in parts))
+        parts.extend(self._start_part(span, level, urgency) for span in _cut_up(rest))
+        for part in parts:
             part.flight.join()
             joined.callback(part.flight.leave)
-            parts.append(part)
-        return parts
+        return sorted(parts, key=lambda part: part.covered)
 
-    async def _bring(self, part: _Part, level: Level, urgency: Urgency) -> list[Run]:
+    def _start_part(self, span: ByteRange, level: Level, urgency: Urgency) -> _Part:
+        part = _Part(span, level)
+        part.flight = Flight(self._nursery, partial(self._bring, part, urgency), on_end=lambda: self._parts.remove(part))
+        self._parts.append(part)
+        return part
+
+    async def _bring(self, part: _Part, urgency: Urgency) -> list[Run]:
         """The work of a part: the blocks under it are on the shelf when it ends."""
         refused = 0
         try:
@@ -196,7 +210,7 @@ class XetSource:
                 missing = missing_chunks(wanted, held.__getitem__)
                 try:
                     await self._fetcher.fetch(self._cas, plan_fetches(reconstruction, missing), urgency)
-                    return await learn(self._shelf, layout, wanted, level)
+                    return await learn(self._shelf, layout, wanted, part.level)
                 except BlocksGone as exc:
                     log.debug("looking again file=%s: %s", self.key[:16], exc)
                 except SignedUrlExpired:
@@ -243,6 +257,10 @@ def _cut_up(gaps: Sequence[ByteRange]) -> Iterator[ByteRange]:
         count = max(1, round(len(gap) / PART_BYTES))
         for i in range(count):
             yield ByteRange(gap.start + len(gap) * i // count, gap.start + len(gap) * (i + 1) // count)
+
+
+def _touches(span: ByteRange, gaps: Sequence[ByteRange]) -> bool:
+    return any(span.start < gap.end and gap.start < span.end for gap in gaps)
 
 
 def _subtract(gaps: Sequence[ByteRange], covered: Sequence[ByteRange]) -> list[ByteRange]:
