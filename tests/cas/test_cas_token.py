@@ -164,3 +164,15 @@ async def test_a_hub_that_gives_the_refused_token_again_is_an_error() -> None:
     with pytest.raises(AuthRequired) as caught:
         await source.replace(await source.get())
     assert CANARY not in f"{caught.value} {source!r} {fixed!r}"
+
+
+async def test_a_forgotten_token_is_asked_for_again_and_another_one_is_not_forgotten_for_it() -> None:
+    hub = Hub()
+    hub.open.set()
+    source = TokenSource(hub.token, now_s=hub.clock)
+    first = await source.get()
+    source.forget(first)
+    second = await source.get()
+    source.forget(first)
+    assert await source.get() is second
+    assert hub.asked == 2

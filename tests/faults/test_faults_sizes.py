@@ -1,4 +1,4 @@
-"""Files that are listed with a size that they do not have: an error when they are read, and nothing made as large as they claim."""
+"""Files listed with a size that they do not have: an error when they are read, and nothing made as large as they claim."""
 
 from __future__ import annotations
 
