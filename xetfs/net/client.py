@@ -19,6 +19,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -419,11 +420,17 @@ def _decode(body: bytes, download: Download, bytes_max: int) -> bytes:
 def _make_ssl_context(ca_file: Path | None) -> ssl.SSLContext:
     """Trust `ca_file` alone, else what httpx trusts. Raises InvalidArgument for a file that holds no certificates."""
     if ca_file is None:
-        return httpx.create_ssl_context(trust_env=False)
+        return _usual_ssl_context()
     try:
         return ssl.create_default_context(cafile=str(ca_file))
     except (OSError, ssl.SSLError) as exc:
         raise InvalidArgument(f"no certificates to be had from {ca_file}: {exc!s:.100}", hint="expected a PEM file") from exc
+
+
+@cache
+def _usual_ssl_context() -> ssl.SSLContext:
+    """Shared by all clients of a process: reading the certificates takes as long as all else in opening one."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 @asynccontextmanager
