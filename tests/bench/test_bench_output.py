@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,6 +13,8 @@ from benchlib.report import BEGIN, END, as_json, markdown, ratios_first, table, 
 from benchlib.stacks import flame_graph, parse_stacks, top_self, top_total
 from hypothesis import given
 from hypothesis import strategies as st
+
+from xetfs.settings import MIB, Settings
 
 TITLES = {"cold": "Cold <read> & more", "idle": "Idle"}
 FIGURES = [
@@ -114,3 +117,12 @@ def test_the_documents_have_a_place_for_the_picture_and_the_figures() -> None:
     page = (docs / "performance.md").read_text()
     assert "(performance.svg)" in page
     assert "the table" in with_figures(page, "the table")
+
+
+def test_the_documents_tell_the_defaults_of_settings() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "performance.md").read_text()
+    told = re.findall(r"^\| `(\w+)` \| (\d+)( MiB)? \|", page, re.MULTILINE)
+    settings = Settings(cache_dir=Path("/cache"))
+    assert "window_bytes_max" in {name for name, _, _ in told}
+    for name, count, unit in told:
+        assert getattr(settings, name) == int(count) * (MIB if unit else 1), name
