@@ -59,7 +59,7 @@ class Settings:
     """Block files kept open; well below the usual soft limit of 1024 descriptors."""
 
     # Memory
-    memory_bytes_max: int = 144 * MIB
+    memory_bytes_max: int = 112 * MIB
     """Bytes on the wire and decoded, held by all readers together. With the interpreter and its libraries the
     process then stays under 350 MiB."""
 

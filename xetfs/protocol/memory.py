@@ -19,7 +19,7 @@ from typing import Any, Final
 
 MAPPED_BYTES_MIN: Final = 256 * 1024
 """Shorter buffers are the allocator's business: a mapping costs system calls and whole pages."""
-MAPPED_BYTES_MAX: Final = 224 * 1024 * 1024
+MAPPED_BYTES_MAX: Final = 160 * 1024 * 1024
 """Bytes of mappings, used and unused, up to which an unused one is kept: what a process at full speed has in use."""
 
 
