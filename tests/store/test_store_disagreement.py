@@ -55,3 +55,23 @@ def test_what_is_not_found_is_not_held_either(tmp_path: Path, open_store: OpenSt
                     assert block.xorb == xorb_named(number)
         store.close()
     assert lost > 0
+
+
+def test_when_the_rows_cannot_be_read_their_blocks_are_not_held(tmp_path: Path, open_store: OpenStore) -> None:
+    """The keys can be on a page that is good, the rows on one that is not."""
+    store = open_store()
+    for first in range(0, CHUNKS, 4):
+        store.put(make_block(1, first))
+    store.close()
+    path = tmp_path / "cache" / "cache.db"
+    database = bytearray(path.read_bytes())
+    page_bytes = int.from_bytes(database[16:18], "big")
+    pages = [at for at in range(0, len(database), page_bytes) if b".val" in database[at : at + page_bytes]]
+    for at in pages:
+        database[at] ^= 1  # no kind of page
+    path.write_bytes(database)
+    store = open_store()
+    assert store.find(xorb_named(1), 0) is None
+    assert store.held(xorb_named(1)) == ()
+    store.put(make_block(1))  # which opens the index anew
+    assert store.find(xorb_named(1), 0) is not None

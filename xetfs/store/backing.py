@@ -162,6 +162,11 @@ class Backing:
 
     # The index, and what to do when it or the disk fails
 
+    @property
+    def usable(self) -> Index | None:
+        """The index to look things up in: None while it is known to be damaged, as what it still says does not hold together."""
+        return None if self.damaged else self.index
+
     def current_index(self) -> Index:
         """The index of the directory as it is now; to be called within `change`. Raises STORE_FAILURES if there can be none."""
         index = self.index

@@ -70,7 +70,7 @@ class DiskStore:
         return block
 
     def _open_covering(self, xorb: XorbHash, chunk: int) -> DiskBlock | None:
-        index = self._backing.index
+        index = self._backing.usable
         if index is None:
             return None
         try:
@@ -125,7 +125,7 @@ class DiskStore:
         return index.values.open_file(name)
 
     def held(self, xorb: XorbHash) -> Sequence[ChunkRange]:
-        index = self._backing.index
+        index = self._backing.usable
         if index is None:
             return ()
         try:
@@ -147,7 +147,7 @@ class DiskStore:
     def drop(self, block: Block) -> None:
         self._counters.add(telemetry.STORE_CORRUPT)
         self._open.remove_key(block.xorb, block.chunks)
-        index = self._backing.index
+        index = self._backing.usable
         if index is None:
             return
         try:
@@ -160,7 +160,7 @@ class DiskStore:
     # Records
 
     def get_record(self, kind: str, key: str) -> bytes | None:
-        index = self._backing.index
+        index = self._backing.usable
         row_key = record_key(kind, key)
         if index is None or row_key in self._backing.banned:
             return None
