@@ -111,6 +111,7 @@ def measure(arguments: argparse.Namespace, wanted: Sequence[Scenario], lab: Lab)
     samples: dict[str, dict[str, list[Sample]]] = {}
     profiles = ""
     failed: list[str] = []
+    facts = machine(rounds, lab)
     for scenario in wanted:
         try:
             samples[scenario.name] = run_rounds(scenario, lab, rounds, say)
@@ -120,9 +121,10 @@ def measure(arguments: argparse.Namespace, wanted: Sequence[Scenario], lab: Lab)
         except (ReaderFailed, Unproven) as exc:
             failed.append(f"{scenario.name} FAILED: {exc}")
             say(failed[-1])
-    facts = machine(rounds, lab)
+    if revision() != facts["revision"]:
+        facts["revision"] += f" to {revision()}, changed while it was measured"
     text = "\n".join([report.table(figures, titles), *failed])
-    note = f"{facts['cpus']} cores, {facts['kernel']}, {rounds} rounds, xetfs {facts['revision']}, {facts['date']}"
+    note = f"{facts['cpus']} cores, {facts['kernel']}, {rounds} rounds, xetfs {facts['revision']}, {facts['date']}{_busy(facts)}"
     picture = bars(figures, titles, title="xetfs: measured against its targets", note=note)
     out: Path = arguments.out
     (out / "results.json").write_text(json.dumps(report.as_json(figures, samples, facts), indent=1) + "\n")
@@ -141,27 +143,38 @@ def measure(arguments: argparse.Namespace, wanted: Sequence[Scenario], lab: Lab)
 
 
 def machine(rounds: int, lab: Lab) -> dict[str, Any]:
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--tags"]
-    revision = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     memory = Path("/proc/meminfo").read_text().split(maxsplit=2)[1]
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "revision": revision or "unknown",
+        "revision": revision(),
         "cpus": os.cpu_count(),
         "kernel": f"Linux {platform.release().split('-')[0]}",
         "python": platform.python_version(),
         "memory_gib": round(int(memory) / 1024**2, 1),
-        "load": os.getloadavg(),
+        "load_before": os.getloadavg()[0],
         "rounds": rounds,
         "sizes": lab.data.sizes.name(),
     }
+
+
+def revision() -> str:
+    """Of the checkout that is measured."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--tags"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def _busy(facts: Mapping[str, Any]) -> str:
+    """A remark, where other programs had the cores."""
+    load = facts["load_before"]
+    return f"; the machine was busy (load {load:.0f}), so times mean little" if load > facts["cpus"] else ""
 
 
 def _described(facts: Mapping[str, Any]) -> str:
     stream, large, model, files = facts["sizes"].split("-")
     return (
         f"Measured on {facts['date']} with {facts['cpus']} cores and {facts['memory_gib']} GiB of memory, {facts['kernel']}, "
-        f"Python {facts['python']}, xetfs {facts['revision']}, {facts['rounds']} rounds. Files: {stream} MiB from end to end, "
+        f"Python {facts['python']}, xetfs {facts['revision']}, {facts['rounds']} rounds{_busy(facts)}. "
+        f"Files: {stream} MiB from end to end, "
         f"{large} MiB for places in it, a model of {model} MiB, a directory of {int(files):,}."
     )
 

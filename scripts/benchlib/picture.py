@@ -41,7 +41,7 @@ def bars(figures: Sequence[Figure], titles: Mapping[str, str], *, title: str, no
             f"<title>{escape(title)}</title>",
             f'<rect width="{WIDTH}" height="{y + 34}" fill="#ffffff"/>',
             f'<text x="16" y="28" font-size="17" font-weight="600" fill="{INK}">{escape(title)}</text>',
-            f'<text x="16" y="48" fill="{PALE}">{escape(note)}</text>',
+            f'<text x="16" y="48" font-size="11" fill="{PALE}">{escape(note)}</text>',
             f'<text x="{one:.1f}" y="{TOP - 8}" text-anchor="middle" fill="{PALE}">target</text>',
             *rows,
             f'<line x1="{one:.1f}" y1="{TOP - 4}" x2="{one:.1f}" y2="{y}" stroke="{INK}" stroke-dasharray="3 3"/>',
