@@ -148,7 +148,8 @@ def test_a_disk_without_inodes_left_evicts_for_them(
         assert store.find(xorb_named(number), 0) is not None
     assert os.statvfs(disk).f_ffree < 10
     assert store.statistics().state == "ok"
-    assert counters[telemetry.STORE_EVICTED] > 400
+    folders = sum(path.is_dir() for path in (disk / "cache").iterdir())  # how many depends on random names
+    assert 300 < 500 - (320 - folders) <= counters[telemetry.STORE_EVICTED] < 500
 
 
 def test_a_disk_without_inodes_for_others_is_a_miss(
