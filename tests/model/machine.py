@@ -14,6 +14,7 @@ import errno
 import hashlib
 import os
 import random
+import shutil
 import subprocess
 import time
 from collections import deque
@@ -101,9 +102,12 @@ class Session:
         self.note(f"fault: {name or 'none'}")
 
     @all_is_right()
-    def remount(self) -> None:
+    def remount(self, *, empty: bool) -> None:
+        """Mount again, perhaps with an empty cache: what is asked for then comes over the network, which faults can spoil."""
         self.faulter.close()
         self.stage.stop()
+        if empty:
+            shutil.rmtree(self.stage.cache_dir)
         self.stage.judge(UNDER_FAULTS if self.spoilt else AT_ANY_TIME)
         self.stage.start()
 
@@ -393,7 +397,7 @@ class MountModel(RuleBasedStateMachine):
         self.do_rarely("remount", 100)
         self.close_all()
         self.session.set_fault("")
-        self.session.remount()
+        self.session.remount(empty=die == 1)
 
 
 def _shown(value: object) -> str:
