@@ -159,7 +159,7 @@ async def test_listings_and_plain_files(hub: TestHub) -> None:
     async with clients(hub) as (client, _):
         info = await client.repo_info(REPO, "main")
         assert (info.repo, info.commit) == (REPO, sample.commit)
-        entries = [entry async for page in client.tree_pages(REPO, info.commit, "") for entry in page]
+        entries = [entry async for page in client.tree_pages(REPO, info.commit, "") for entry in page.entries]
         assert sorted(entry.path for entry in entries) == ["README.md", "dir", "empty", "f.bin"]
         by_path: dict[str, TreeEntry] = {entry.path: entry for entry in entries}
         assert by_path["f.bin"].file_id == sample.file

@@ -225,7 +225,7 @@ def _file(path: str, size: int = 1) -> dict[str, object]:
 
 
 async def _collect(hub: HubClient, path: str) -> list[str]:
-    return [entry.path async for page in hub.tree_pages(REPO, COMMIT, path) for entry in page]
+    return [entry.path async for page in hub.tree_pages(REPO, COMMIT, path) for entry in page.entries]
 
 
 async def test_pages_are_followed_to_the_last() -> None:

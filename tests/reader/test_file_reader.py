@@ -10,7 +10,8 @@ import trio
 from conftest_reader import Bench, FakeCas, FakeFile, open_bench
 
 from xetfs.errors import AccessDenied, CorruptData, ProtocolViolation, Unavailable
-from xetfs.protocol.ranges import ByteRange
+from xetfs.protocol.hashes import XorbHash
+from xetfs.protocol.ranges import ByteRange, ChunkRange
 from xetfs.reader.filemap import Level
 from xetfs.settings import KIB, MIB
 from xetfs.store.memory import MemoryStore
@@ -343,3 +344,36 @@ async def test_what_was_evicted_is_asked_for_in_large_pieces(cas: FakeCas, autoj
             costs.append(len(cas.asked) - before)
         reader.close()
     assert max(costs[1:]) <= 2 * costs[0] + 40
+
+
+async def test_what_is_learnt_anew_is_not_forgotten_by_who_asked_before(
+    cas: FakeCas, make_file: MakeFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two readers find that blocks are gone. The one that is slow to ask what is held does not undo what the other has loaded."""
+    file = make_file(12)
+    store = MemoryStore(Counters())
+    async with open_bench(cas, store, verify="off") as bench:
+        reader = bench.reader(file)
+        await reader.read(ByteRange(0, len(file.content)))
+        await bench.shelf.drain()
+        bench.shelf.release_idle()
+        store.close()  # which leaves it empty
+        answered, go_on = trio.Event(), trio.Event()
+        held = bench.shelf.held
+
+        async def slow_held(wanted: dict[XorbHash, list[ChunkRange]]) -> dict[XorbHash, list[ChunkRange]]:
+            answer = await held(wanted)
+            if not answered.is_set():
+                answered.set()
+                await go_on.wait()
+            return answer
+
+        monkeypatch.setattr(bench.shelf, "held", slow_held)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader.read, ByteRange(0, 1000))
+            await answered.wait()
+            assert bytes(await reader.read(ByteRange(0, 1000))) == file.content[:1000]
+            learnt = reader.map.at(0)
+            assert learnt is not None
+            go_on.set()
+        assert reader.map.at(0) is learnt

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urljoin
 
@@ -30,6 +31,14 @@ PAGES_MAX: Final = 10_000
 """Pages of one directory: twelve entries a page are enough for the largest."""
 ENTRIES_MAX: Final = 110_000
 """Entries of one directory: what some 60 MiB of memory hold, and ten times as many as the Hub advises."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreePage:
+    """One page of a listing: what it says, and the answer itself, which `parse_tree_page` reads again."""
+
+    entries: tuple[TreeEntry, ...]
+    body: bytes
 
 
 class HubClient:
@@ -74,7 +83,7 @@ class HubClient:
         """Ask for a file of the root folder; where there is none, nothing is known until the first read."""
         async with aclosing(self.tree_pages(info.repo, info.commit, "")) as pages:
             async for page in pages:
-                for entry in page:
+                for entry in page.entries:
                     if entry.kind == "file":
                         url = self._content_url(info.repo, info.commit, entry.path)
                         await self._head(url, info.repo, f"{entry.path!r:.200} of {info.repo}")
@@ -87,7 +96,7 @@ class HubClient:
         if answer.status >= 400:
             raise self._refusal(answer, repo, what)
 
-    async def tree_pages(self, repo: RepoId, commit: CommitId, path: str) -> AsyncGenerator[tuple[TreeEntry, ...], None]:
+    async def tree_pages(self, repo: RepoId, commit: CommitId, path: str) -> AsyncGenerator[TreePage, None]:
         """The entries of one directory ("" is the root), a page at a time, in the Hub's order; not of those below.
 
         Take it to its end, or within `contextlib.aclosing`.
@@ -105,7 +114,7 @@ class HubClient:
             count += len(page)
             if count > ENTRIES_MAX:
                 raise ProtocolViolation(f"{what}: more than {ENTRIES_MAX} entries")
-            yield page
+            yield TreePage(page, answer.body)
             following = parse_next_link(answer.headers.get("link"))
             if following is None:
                 return

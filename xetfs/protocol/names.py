@@ -112,6 +112,8 @@ def is_servable_name(name: str) -> bool:
     """Whether a file or directory of this name can be shown: one component, no special meaning, at most 255 bytes of UTF-8."""
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         return False
+    if name.isascii():
+        return len(name) <= NAME_BYTES_MAX
     try:
         return len(name.encode("utf-8")) <= NAME_BYTES_MAX
     except UnicodeEncodeError:  # a lone surrogate, which JSON can carry and a file name cannot

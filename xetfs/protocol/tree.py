@@ -102,25 +102,31 @@ def parse_tree_page(body: bytes) -> tuple[TreeEntry, ...]:
 def _parse_entry(value: object) -> TreeEntry:
     entry = as_object(value, "tree entry")
     path = as_text(entry.get("path"), "tree entry: path", length_max=PATH_CHARACTERS_MAX)
-    what = f"tree entry {path!r:.200}"
+    try:
+        return _entry_at(path, entry)
+    except ProtocolViolation as error:  # named only now: a listing has a hundred thousand of them, nearly all good
+        raise ProtocolViolation(f"tree entry {path!r:.200}: {error.message}") from None
+
+
+def _entry_at(path: str, entry: dict[str, object]) -> TreeEntry:
     oid = entry.get("oid", "")
     if type(oid) is not str or (oid and not _HEX_40.fullmatch(oid)):
-        raise ProtocolViolation(f"{what}: not a git oid: {shown(oid)}")
-    mtime_s = _commit_time(entry.get("lastCommit"), what)
+        raise ProtocolViolation(f"not a git oid: {shown(oid)}")
+    mtime_s = _commit_time(entry.get("lastCommit"))
     match entry.get("type"):
         case "directory":
             return TreeEntry(path, "directory", 0, oid, mtime_s=mtime_s)
         case "file":
-            size = as_int(entry.get("size"), f"{what}: size")
+            size = as_int(entry.get("size"), "size")
             sha256 = None
             if entry.get("lfs") is not None:
-                lfs = as_object(entry["lfs"], f"{what}: lfs")
+                lfs = as_object(entry["lfs"], "lfs")
                 # Beside it, `size` may be that of the pointer.
-                size = as_int(lfs["size"], f"{what}: lfs: size") if "size" in lfs else size
-                sha256 = _parse_sha256(lfs.get("oid"), what)
-            return TreeEntry(path, "file", size, oid, _parse_file_id(entry.get("xetHash"), what), sha256, mtime_s)
+                size = as_int(lfs["size"], "lfs: size") if "size" in lfs else size
+                sha256 = _parse_sha256(lfs.get("oid"), "lfs")
+            return TreeEntry(path, "file", size, oid, _parse_file_id(entry.get("xetHash"), "xetHash"), sha256, mtime_s)
         case other:
-            raise ProtocolViolation(f"{what}: neither file nor directory: {shown(other)}")
+            raise ProtocolViolation(f"neither file nor directory: {shown(other)}")
 
 
 def _parse_file_id(text: object, what: str) -> FileId | None:
@@ -140,10 +146,10 @@ def _parse_sha256(text: object, what: str) -> bytes:
     return bytes.fromhex(text)
 
 
-def _commit_time(commit: object, what: str) -> int | None:
+def _commit_time(commit: object) -> int | None:
     if commit is None:
         return None
-    return _parse_time(as_object(commit, f"{what}: lastCommit").get("date"), f"{what}: lastCommit")
+    return _parse_time(as_object(commit, "lastCommit").get("date"), "lastCommit")
 
 
 def _parse_time(text: object, what: str) -> int:

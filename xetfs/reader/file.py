@@ -296,6 +296,8 @@ class FileReader:
             wanted.setdefault(run.xorb, []).append(run.chunks)
         held = await self._shelf.held(wanted)
         for run in runs:
+            if self.map.at(run.start) is not run:
+                continue  # forgotten or learnt anew while we asked
             for gap in gaps_in([run.chunks], held[run.xorb]):
                 first, last = gap.start - run.chunks.start, gap.end - run.chunks.start
                 self.map.forget(ByteRange(run.chunk_start(first), run.ends[last - 1]))

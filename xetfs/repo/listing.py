@@ -7,15 +7,15 @@ first stays.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import aclosing
+from itertools import chain
 
-from xetfs.errors import CorruptData
+from xetfs.errors import CorruptData, ProtocolViolation
 from xetfs.hub.client import HubClient
-from xetfs.protocol.hashes import FileId, MerkleHash
 from xetfs.protocol.names import PATH_BYTES_MAX, CommitId, RepoId, is_servable_name
-from xetfs.protocol.tree import TreeEntry
+from xetfs.protocol.tree import TreeEntry, parse_tree_page
 from xetfs.reader.shelf import Shelf
 
 log = logging.getLogger(__name__)
@@ -43,24 +43,25 @@ class Lister:
         [record] = await self._shelf.records(TREE_RECORD, [key])
         if record is not None:
             try:
-                return tuple(_decode(record, path))
-            except CorruptData as exc:
+                return self._choose([parse_tree_page(body) for body in _split(record)], path)
+            except (CorruptData, ProtocolViolation) as exc:  # written by another version
                 log.warning("a listing in the store is not usable repo=%s path=%r: %s", self._repo, path, exc)
-        entries = await self._ask(path)
-        await self._shelf.put_record(TREE_RECORD, key, _encode(entries))
-        return entries
+        async with aclosing(self._hub.tree_pages(self._repo, self._commit, path)) as asked:
+            pages = [page async for page in asked]
+        await self._shelf.put_record(TREE_RECORD, key, _join([page.body for page in pages]))
+        return self._choose([page.entries for page in pages], path)
 
-    async def _ask(self, path: str) -> tuple[TreeEntry, ...]:
+    def _choose(self, pages: Iterable[Iterable[TreeEntry]], path: str) -> tuple[TreeEntry, ...]:
+        """The entries that can be served."""
         kept: dict[str, TreeEntry] = {}
         refused = 0
-        async for page in self._hub.tree_pages(self._repo, self._commit, path):
-            for entry in page:
-                name = _name_in(entry.path, path)
-                if name is None or name in kept:
-                    refused += 1
-                    log.info("an entry cannot be served, left out repo=%s path=%r", self._repo, entry.path[:300])
-                else:
-                    kept[name] = entry
+        for entry in chain.from_iterable(pages):
+            name = _name_in(entry.path, path)
+            if name is None or name in kept:
+                refused += 1
+                log.info("an entry cannot be served, left out repo=%s path=%r", self._repo, entry.path[:300])
+            else:
+                kept[name] = entry
         if refused:
             log.warning(
                 "entries with names that cannot be served are left out repo=%s path=%r count=%d", self._repo, path, refused
@@ -73,38 +74,21 @@ def _name_in(path: str, directory: str) -> str | None:
     folder, _, name = path.rpartition("/")
     if folder != directory or not is_servable_name(name) or path.startswith("/"):
         return None
-    return name if len(path.encode()) < PATH_BYTES_MAX else None
+    # No character takes more than four bytes, so most paths need not be measured.
+    return name if 4 * len(path) < PATH_BYTES_MAX or len(path.encode()) < PATH_BYTES_MAX else None
 
 
-def _encode(entries: Iterable[TreeEntry]) -> bytes:
-    rows = [
-        [
-            entry.path.rpartition("/")[2],
-            entry.kind == "directory",
-            entry.size,
-            entry.oid,
-            entry.file_id.hex() if entry.file_id is not None else None,
-            entry.sha256.hex() if entry.sha256 is not None else None,
-            entry.mtime_s,
-        ]
-        for entry in entries
-    ]
-    return json.dumps(rows, separators=(",", ":")).encode()
+def _join(pages: Iterable[bytes]) -> bytes:
+    """Pages as the Hub sent them, as one record: the length of each as u32, little-endian, then the page."""
+    return b"".join(len(page).to_bytes(4, "little") + page for page in pages)
 
 
-def _decode(record: bytes, directory: str) -> Iterator[TreeEntry]:
-    """The entries of a record. The store vouches that it is as it was written; raises CorruptData if another version wrote it."""
-    prefix = f"{directory}/" if directory else ""
-    try:
-        for name, is_directory, size, oid, file_id, sha256, mtime_s in json.loads(record):
-            yield TreeEntry(
-                path=prefix + name,
-                kind="directory" if is_directory else "file",
-                size=size,
-                oid=oid,
-                file_id=FileId(MerkleHash.from_hex(file_id)) if file_id is not None else None,
-                sha256=bytes.fromhex(sha256) if sha256 is not None else None,
-                mtime_s=mtime_s,
-            )
-    except (ValueError, TypeError) as exc:
-        raise CorruptData(f"not a listing: {exc}") from None
+def _split(record: bytes) -> Iterator[bytes]:
+    """The inverse of `_join`. Raises CorruptData."""
+    at = 0
+    while at < len(record):
+        end = at + 4 + int.from_bytes(record[at : at + 4], "little")
+        if end > len(record):
+            raise CorruptData("not a listing")
+        yield record[at + 4 : end]
+        at = end
