@@ -50,6 +50,7 @@ def test_a_mount_does_what_plain_files_do() -> None:
             print("\n".join(["What was done last:", *session.journal, "The end of the daemon's log:", stage.log()[-5000:]]))
             pytest.fail(str(exc))
         finally:
+            session.faulter.close()
             stage.clean_up()
     print(f"{session.operations} operations, {session.failures} of them failed as faults allow: {session.done}")
     assert min(session.done.get(name, 0) for name in ("remount", "evict", "fault", "mmap", "pread")) > 0
