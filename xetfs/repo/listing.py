@@ -8,6 +8,7 @@ first stays.
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import aclosing
 from itertools import chain
@@ -47,9 +48,12 @@ class Lister:
             except (CorruptData, ProtocolViolation) as exc:  # written by another version
                 log.warning("a listing in the store is not usable repo=%s path=%r: %s", self._repo, path, exc)
         async with aclosing(self._hub.tree_pages(self._repo, self._commit, path)) as asked:
-            pages = [page async for page in asked]
-        await self._shelf.put_record(TREE_RECORD, key, _join([page.body for page in pages]))
-        return self._choose([page.entries for page in pages], path)
+            pages, kept = [], []
+            async for page in asked:
+                pages.append(page.entries)
+                kept.append(zlib.compress(page.body, 1))  # a tenth of the memory while the others come
+        await self._shelf.put_record(TREE_RECORD, key, _join(kept))
+        return self._choose(pages, path)
 
     def _choose(self, pages: Iterable[Iterable[TreeEntry]], path: str) -> tuple[TreeEntry, ...]:
         """The entries that can be served."""
@@ -79,16 +83,19 @@ def _name_in(path: str, directory: str) -> str | None:
 
 
 def _join(pages: Iterable[bytes]) -> bytes:
-    """Pages as the Hub sent them, as one record: the length of each as u32, little-endian, then the page."""
+    """Compressed pages as one record: the length of each as u32, little-endian, then the page."""
     return b"".join(len(page).to_bytes(4, "little") + page for page in pages)
 
 
 def _split(record: bytes) -> Iterator[bytes]:
-    """The inverse of `_join`. Raises CorruptData."""
+    """The pages of a record, as the Hub sent them. Raises CorruptData."""
     at = 0
     while at < len(record):
         end = at + 4 + int.from_bytes(record[at : at + 4], "little")
         if end > len(record):
             raise CorruptData("not a listing")
-        yield record[at + 4 : end]
+        try:
+            yield zlib.decompress(record[at + 4 : end])
+        except zlib.error:
+            raise CorruptData("not a listing") from None
         at = end
