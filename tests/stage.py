@@ -132,7 +132,8 @@ class Stage(Mount):
             self._judged = 0
         fresh, self._judged = log[self._judged :], len(log)
         lines = [line for line in fresh.splitlines() if UNEXPECTED.search(line)]
-        assert [line for line in lines if not any(word in line for word in allowed)] == []
+        unexpected = [line for line in lines if not any(word in line for word in allowed)]
+        assert not unexpected, "the log says:\n" + "\n".join(unexpected)
 
 
 @contextmanager

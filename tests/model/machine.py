@@ -76,6 +76,7 @@ class Session:
     fault_until: int = 0
     journal: deque[str] = field(default_factory=lambda: deque(maxlen=JOURNAL_LINES))
     grace_until_s: float = 0.0
+    was_spoilt: bool = False
     faulter: PageFaulter = field(default_factory=PageFaulter)
 
     def count(self, name: str) -> None:
@@ -89,9 +90,21 @@ class Session:
     def spoilt(self) -> bool:
         return bool(self.fault) or time.monotonic() < self.grace_until_s
 
+    def judge_log(self) -> None:
+        """Fail if the daemon's log says, since it was last judged, what it should not. What was written in the grace after a fault
+        may stand beside what came later: only from the next judgement on is the log that of a network in order."""
+        self.stage.judge(UNDER_FAULTS if self.was_spoilt or self.spoilt else AT_ANY_TIME)
+        self.was_spoilt = self.spoilt
+
+    @all_is_right()
+    def end_grace(self) -> None:
+        """Judge what was written under a fault and in the grace after it, once that is over."""
+        if self.was_spoilt and not self.spoilt:
+            self.judge_log()
+
     @all_is_right()
     def set_fault(self, name: str) -> None:
-        self.stage.judge(UNDER_FAULTS if self.spoilt else AT_ANY_TIME)
+        self.judge_log()
         self.staged.hub.control("DELETE", "faults", {})
         if name:
             self.staged.hub.control("POST", "faults", FAULTS[name])
@@ -99,6 +112,7 @@ class Session:
         else:
             self.grace_until_s = time.monotonic() + GRACE_S
         self.fault = name
+        self.was_spoilt = True
         self.note(f"fault: {name or 'none'}")
 
     @all_is_right()
@@ -108,14 +122,14 @@ class Session:
         self.stage.stop()
         if empty:
             shutil.rmtree(self.stage.cache_dir)
-        self.stage.judge(UNDER_FAULTS if self.spoilt else AT_ANY_TIME)
+        self.judge_log()
         self.stage.start()
 
     def close(self) -> None:
         self.faulter.close()
         self.staged.hub.reset()
         self.stage.stop()
-        self.stage.judge(UNDER_FAULTS if self.spoilt else AT_ANY_TIME)
+        self.judge_log()
 
 
 class MountModel(RuleBasedStateMachine):
@@ -138,6 +152,7 @@ class MountModel(RuleBasedStateMachine):
     @invariant()
     def count_step(self) -> None:
         self.steps += 1
+        self.session.end_grace()
 
     def is_due(self, name: str, interval: int) -> bool:
         return self.steps >= self.due_at.setdefault(name, self.steps + interval)

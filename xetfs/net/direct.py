@@ -1,10 +1,9 @@
 """Large bodies received where they belong, past the parser.
 
-h11 and httpcore copy a body four times on its way from the socket. For one of known length nothing in it needs parsing: once the
-headers are read, the bytes may go from the socket straight to their place, and h11 only needs to be told how many went by. That
-takes
-names that neither library publishes (their versions are pinned for it, in pyproject.toml); where one of them is not as
-expected, the body takes the ordinary way, and a test notices.
+h11 and httpcore copy a body four times on its way from the socket. For one of known length nothing in it needs parsing: once
+the headers are read, the bytes may go from the socket straight to their place, and h11 only needs to be told how many went by.
+That takes names that neither library publishes (their versions are pinned for it, in pyproject.toml); where one of them is not
+as expected, the body takes the ordinary way, and a test notices.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Memory for what is fetched and decoded, used again and again.
 
 Such buffers are megabytes long and live for seconds. From the allocator they come out of heaps that fragment and are not given
-back:
-measured, a process that held 150 MB of them had grown to 550. And fresh memory costs a page fault for every page, as much time
-as receiving into it. So each is an anonymous mapping in huge pages, and when its last view is gone a few are kept for the next
-who asks. Callable from any thread: a view may die in whichever drops it last.
+back: measured, a process that held 150 MB of them had grown to 550. And fresh memory costs a page fault for every page, as much
+time as receiving into it. So each is an anonymous mapping in huge pages, and when its last view is gone a few are kept for the
+next who asks. Callable from any thread: a view may die in whichever drops it last.
 """
 
 from __future__ import annotations

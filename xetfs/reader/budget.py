@@ -1,8 +1,7 @@
 """One limit on the bytes that all readers together have on the wire, decoded, or waiting to be written.
 
 Who wants bytes waits until they fit; demand (a program waits for it) goes before prefetch (nobody does yet). A request larger
-than
-the whole budget is granted when nothing else is held, so that nothing waits for ever. Nobody waits for bytes while holding
+than the whole budget is granted when nothing else is held, so that nothing waits for ever. Nobody waits for bytes while holding
 some, so there is no deadlock. Event loop only.
 """
 

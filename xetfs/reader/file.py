@@ -1,12 +1,11 @@
 """One file's bytes, for any number of readers.
 
-A read is answered in one of three ways. If every byte is at hand (in memory, or in an open block of the store whose bytes
-the page cache has) it is answered without an await. If it is known where the bytes are but the disk must be waited for, a thread
-reads
-them. What is not known, or not held any longer, is loaded: a *window* of the file is one flight of a Source; whoever needs a byte
-that a window under way will bring waits for that window. Windows ahead of a reader are started by a task of their own, which
-first
-looks up what the store knows, so that a warm file costs no request and the next blocks are open before they are read.
+A read is answered in one of three ways. If every byte is at hand (in memory, or in an open block of the store whose bytes the
+page cache has) it is answered without an await. If it is known where the bytes are but the disk must be waited for, a thread
+reads them. What is not known, or not held any longer, is loaded: a *window* of the file is one flight of a Source; whoever
+needs a byte that a window under way will bring waits for that window. Windows ahead of a reader are started by a task of their
+own, which first looks up what the store knows, so that a warm file costs no request and the next blocks are open before they
+are read.
 
 A FileReader is shared by all openings of the same content and lives in the event loop's thread.
 """
@@ -44,8 +43,7 @@ MAP_RECORD = "map"
 """Kind of the store's records that hold file maps."""
 FAILURE_KEPT_S = 1.0
 """How long a failed place answers with the same error at once: the kernel asks for a page that failed a second time, and the
-program
-that waits should not wait two deadlines."""
+program that waits should not wait two deadlines."""
 DEADLINE_SHARE = 0.9
 """A window ends a little before the operations that wait for it do, so that its error is known and can be kept."""
 PIECE_ATTEMPTS_MAX = 8
@@ -69,8 +67,7 @@ class _Window:
 
 class _Chain:
     """The windows ahead of one stream, one after the other: the next begins where the last one ends, which is known only once
-    that is
-    settled. at: how far it has got. A window is `step` long, and may go past `until` but not past `limit`."""
+    that is settled. at: how far it has got. A window is `step` long, and may go past `until` but not past `limit`."""
 
     def __init__(self, at: int, want: Want) -> None:
         self.at = at
@@ -155,8 +152,7 @@ class FileReader:
         """The bytes of `span`, exactly as many as the file has there.
 
         Raises what the source raised, CorruptData when bytes cannot be had right, trio.TooSlowError when a window was not done
-        in time.
-        A cancelled read leaves nothing behind; windows that nobody else waits for end with it.
+        in time. A cancelled read leaves nothing behind; windows that nobody else waits for end with it.
         """
         span = span.clip(self.size)
         if not len(span):

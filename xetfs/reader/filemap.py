@@ -1,13 +1,11 @@
 """What is known of a file: which chunk of which xorb stands at which offset.
 
 A map is a list of runs that do not overlap, sorted by where they start. It grows as windows are loaded and never shrinks; a
-file's
-content never changes under its id. Chunk lengths and hashes come from decoded chunks, so a map says no more than
+file's content never changes under its id. Chunk lengths and hashes come from decoded chunks, so a map says no more than
 was seen: a hash in it is what the bytes at that place must have, wherever they are read from later.
 
 Maps are kept in the store as one record for each stretch of SEGMENT_BYTES of a file, so that a record stays small and writing
-one does
-not cost more as the file grows. A run belongs to the segment in which it starts.
+one does not cost more as the file grows. A run belongs to the segment in which it starts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """From a reconstruction to what must be fetched, and from decoded blocks to what is then known of the file. Pure.
 
 Everything that a server claims about a window is checked here against the others of its claims and against the decoded chunks:
-terms
-must cover the window and stay inside the file, and each must be exactly as long as its chunks.
+terms must cover the window and stay inside the file, and each must be exactly as long as its chunks.
 """
 
 from __future__ import annotations

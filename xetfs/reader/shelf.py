@@ -1,9 +1,9 @@
 """Where blocks are looked for: those just decoded, in memory; then the store on disk. And the way from the one to the other.
 
 A block that was decoded stands on the shelf at once, so that readers need not wait for the disk. A single writer task hands it
-to the
-store; from then on it may be dropped from memory, the least recently used first, as soon as the budget wants its bytes.
-A block that is not written yet is not dropped: its bytes would have to be fetched again. A store that fails does not hold up the
+to the store; from then on it may be dropped from memory, the least recently used first, as soon as the budget wants its bytes.
+A block that is not written yet is not dropped: its bytes would have to be fetched again. A store that fails does not hold up
+the
 way: it takes the block, counts a failure, and the block may be dropped like any other.
 
 All methods are for the event loop's thread; those that say so hop to a worker thread.

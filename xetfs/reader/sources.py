@@ -92,10 +92,9 @@ class Source(Protocol):
     async def load(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
         """Bring all of `span` (within the file, not empty) onto the shelf and say what was learnt.
 
-        known: the file's map; what it knows of `span` is not fetched again. Claims that turn out false are forgotten in it, what
-        is learnt
-        is for the caller to add. on_covered is called as soon as it is known what will come.
-        Bytes that are corrupt are fetched once more, then CorruptData is raised; other errors are those of cas/ and hub/.
+        known: the file's map; what it knows of `span` is not fetched again. Claims that turn out false are forgotten in it,
+        what is learnt is for the caller to add. on_covered is called as soon as it is known what will come. Bytes that are
+        corrupt are fetched once more, then CorruptData is raised; other errors are those of cas/ and hub/.
         """
         ...
 

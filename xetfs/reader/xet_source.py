@@ -2,10 +2,9 @@
 
 Reconstruction and proof are asked for side by side, so that a cold read costs two round trips. With proof, a window is what the
 proof
-covers: whole chunks, at least what was asked. How far that reaches is known only from the answer; so the reconstruction is asked
-for
-SLACK_BYTES more than needed, and what that brings beyond the window is kept as a claim: the next window begins with it. No byte
-of a claim is given out.
+covers: whole chunks, at least what was asked. How far that reaches is known only from the answer; so the reconstruction is
+asked for SLACK_BYTES more than needed, and what that brings beyond the window is kept as a claim: the next window begins with
+it. No byte of a claim is given out.
 
 A window is fetched in parts, side by side: each is one flight of reconstruction and fetches.
 """
@@ -43,12 +42,10 @@ PART_BYTES: Final = 8 * MIB
 """The usual stretch that one reconstruction and its fetches bring: several connections share a large window."""
 SLACK_BYTES: Final = 224 * KIB
 """How much more than asked a proof's window usually covers: enough in two of three cases, and with the chunk that was asked for
-still
-under 400 KB on the wire."""
+still under 400 KB on the wire."""
 PROVEN_WINDOW_BYTES_MAX: Final = 64 * MIB
 """Largest window that is proven when proof is not insisted on. Data without content, such as zeros, is cut nowhere, and the
-window of
-one byte of it reaches to the end of the file."""
+window of one byte of it reaches to the end of the file."""
 URL_REFRESHES_MAX: Final = 3
 """Times that a part's signed URLs are asked for again; one that is refused when fresh is refused for another reason."""
 
@@ -176,8 +173,7 @@ class XetSource:
 
     def _start_parts(self, gaps: Sequence[ByteRange], level: Level, urgency: Urgency, joined: ExitStack) -> list[_Part]:
         """The parts that bring the gaps, joined until `joined` is closed: those that another window has under way, such as what
-        it
-        asked beyond its proof, and new ones for the rest. In the order of what they cover."""
+        it asked beyond its proof, and new ones for the rest. In the order of what they cover."""
         parts = [
             part
             for part in self._parts

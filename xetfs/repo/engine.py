@@ -2,8 +2,7 @@
 them.
 
 Closing runs in reverse order of opening: readers stop loading ahead, maps and blocks on their way are written, the connections
-close,
-the store closes last.
+close, the store closes last.
 """
 
 from __future__ import annotations

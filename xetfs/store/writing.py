@@ -1,12 +1,11 @@
 """How the bytes of a value file get to the disk.
 
 Blocks are megabytes, written once, and what is read of them goes to the page cache of the file system above; through the page
-cache
-of the disk they would be copied, and held, a second time. So large files are written past it where the disk is quick enough to
+cache of the disk they would be copied, and held, a second time. So large files are written past it where the disk is quick
+enough to
 keep up: measured, that takes a fifth of the CPU time and twice the rate. A slow disk is left to the page cache, which takes a
-burst at
-the speed of memory, and tried again now and then. Where direct writing is not to be had (tmpfs, some network file systems) it is
-not tried again.
+burst at the speed of memory, and tried again now and then. Where direct writing is not to be had (tmpfs, some network file
+systems) it is not tried again.
 
 Called from one thread at a time.
 """
