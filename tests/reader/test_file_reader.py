@@ -343,7 +343,7 @@ async def test_what_was_evicted_is_asked_for_in_large_pieces(cas: FakeCas, autoj
                 assert bytes(data) == file.content[start : start + 128 * KIB]
             costs.append(len(cas.asked) - before)
         reader.close()
-    assert max(costs[1:]) <= 2 * costs[0] + 40
+    assert max(costs[1:]) <= 2 * costs[0] + 40, costs
 
 
 async def test_what_is_learnt_anew_is_not_forgotten_by_who_asked_before(

@@ -2,9 +2,10 @@
 
 A file may be read by several programs or threads at once, so a few streams are followed side by side. A read that begins near the
 place that a stream has reached belongs to it, before or behind: the kernel sends many requests at once and they
-arrive in any order. A stream's step doubles each time it has read through one, from the smallest window to the
-largest; it looks ahead a few steps. A read that belongs to no stream starts one, and gets exactly what it asks for, unless it is
-at the beginning of the file, where a window of the smallest size is asked at once.
+arrive in any order. How far to look ahead of a stream grows with what its program has surely read, a multiple of it up to the
+limit; the windows that are to bring this are half as long each, so that the line is full after a few round trips. A read that
+belongs to no stream starts one, and gets exactly what it asks for, unless it is at the beginning of the file, where a window of
+the smallest size is asked at once.
 
 Where the layout of the file is known (protocol/formats), its units decide where that ends. A read that begins a stream near the
 beginning of a unit wants the unit whole, one further inside it as much as one window; a jump from unit to unit is what a program
@@ -27,8 +28,16 @@ STREAMS_MAX: Final = 8
 """Streams followed in one file: eight ranks that load a shared file each read one."""
 NEAR_BYTES: Final = 2 * MIB
 """How far from a stream's end a read may begin and still belong to it: the kernel reads ahead up to 1 MiB, out of order."""
-STEPS_AHEAD: Final = 8
-"""Windows wanted ahead of a stream, once it has grown: at 8 MiB each they keep eight connections busy."""
+AHEAD_PER_READ: Final = 8
+"""Bytes wanted ahead of a stream for each that its program has surely read. At 40 ms and 250 MB/s it takes 3 MiB, which come in
+one round trip, to be far enough ahead for the next."""
+AHEAD_PER_ASKED: Final = 2
+"""Bytes wanted ahead for each that the kernel has asked for, which its program may never read."""
+REQUESTS_UNSURE: Final = 2
+"""Requests that the kernel makes ahead of what a program reads."""
+AHEAD_WINDOWS: Final = 2
+"""Windows that what is wanted ahead is loaded in. Each begins a round trip after the one before it, as only the answer to that
+says where: with more, the line would wait for them."""
 UNIT_WINDOWS: Final = 2
 """Windows that a unit is loaded in at the least, side by side. Each begins a round trip after the one before it, so with more a
 unit of a few MiB would come later."""
@@ -66,7 +75,6 @@ class _Stream:
     number: int
     began: int
     reached: int
-    grown_at: int
     ahead_until: int
     step: int
     unit: int | None
@@ -115,7 +123,7 @@ class Prefetcher:
         if len(self._streams) >= STREAMS_MAX:
             del self._streams[0]
         self._begun += 1
-        stream = _Stream(self._begun, began, span.end, span.end, max(span.end, until), self._step_min, unit)
+        stream = _Stream(self._begun, began, span.end, max(span.end, until), self._step_min, unit)
         self._streams.append(stream)
         if until > span.end:
             self._unread_units += 1
@@ -159,12 +167,19 @@ class Prefetcher:
             stream.alone = False
             self._unread_units = 0
         stream.reached = span.end
-        if stream.reached - stream.grown_at >= stream.step and stream.step < self._step_max:
-            stream.grown_at = stream.reached
-            stream.step = min(2 * stream.step, self._step_max)
+        ahead = self._ahead_of(stream, len(span))
+        stream.step = max(stream.step, min(ahead // AHEAD_WINDOWS, self._step_max))
         limit = self._limit(stream)
         demand = ByteRange(span.start, max(span.end, min(span.start + stream.step, limit)))
-        return Want(demand, self._look_ahead(stream, limit), limit, stream.step, stream.number)
+        return Want(demand, self._look_ahead(stream, ahead, limit), limit, stream.step, stream.number)
+
+    def _ahead_of(self, stream: _Stream, request: int) -> int:
+        """How many bytes ahead of a stream to load, when the kernel has come forward with a request of `request` bytes."""
+        asked = max(stream.reached - stream.began, 0)
+        if self._awaits_layout:
+            return min(asked, self._ahead_max)
+        surely_read = max(asked - REQUESTS_UNSURE * request, 0)
+        return min(AHEAD_PER_ASKED * asked + AHEAD_PER_READ * surely_read, self._ahead_max)
 
     def _limit(self, stream: _Stream) -> int:
         """Where to stop loading ahead of a stream, whatever its step."""
@@ -177,11 +192,8 @@ class Prefetcher:
         stream.unit = unit
         return min(self._layout.end_from(is_at, (1 << stream.crossed) - 1), self._size)
 
-    def _look_ahead(self, stream: _Stream, limit: int) -> int:
+    def _look_ahead(self, stream: _Stream, ahead: int, limit: int) -> int:
         """Up to where to load now; said a step at a time, so that nobody has to look again at each read."""
-        ahead = min(STEPS_AHEAD * stream.step, self._ahead_max)
-        if self._awaits_layout:
-            ahead = min(ahead, stream.reached - stream.began)
         until = min(stream.reached + ahead, limit)
         if until - stream.ahead_until < stream.step and (until < limit or until <= stream.ahead_until):
             return 0
