@@ -1,19 +1,18 @@
 """Xorbs and the files made of them.
 
-A xorb is kept as it was uploaded, followed by the footer that tells where its chunks end and what they hash to (format 1); a
-file as the runs of chunks that it consists of, with their lengths. Both are immutable. Large tables are numpy arrays: a file of
-200 GB has millions of chunks, and a query about a range of it must cost a bisection.
-
-Source: Xet spec, "Xorb" and "Shard"; xet-core xorb_object_format.rs for the footer.
+A xorb is kept as it was uploaded, followed by the footer that tells where its chunks end and what they hash to
+(protocol/footer.py); a file as the runs of chunks that it consists of, with their lengths. Both are immutable. Large tables are
+numpy arrays: a file of 200 GB has millions of chunks, and a query about a range of it must cost a bisection.
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
+import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -21,15 +20,24 @@ import numpy as np
 import numpy.typing as npt
 
 from xetfs.errors import CorruptData, EntryNotFound
+from xetfs.protocol.footer import XorbInfo, encode_footer, parse_footer
 from xetfs.protocol.hashes import ChunkHash, FileId, MerkleHash, XorbHash, chunk_hash, file_id, xorb_hash
-from xetfs.protocol.xorb import CHUNK_WIRE_BYTES_MAX, XORB_BYTES_MAX, XORB_CHUNKS_MAX, Scheme, decode_chunk, encode_chunk
+from xetfs.protocol.xorb import (
+    CHUNK_WIRE_BYTES_MAX,
+    FOOTER_TAG,
+    HEADER_BYTES,
+    XORB_BYTES_MAX,
+    XORB_CHUNKS_MAX,
+    Scheme,
+    decode_chunk,
+    encode_xorb,
+)
 from xetfs.testhub.database import Recent
 from xetfs.testhub.records import StoredFile
 from xetfs.testhub.storage import Storage
 
 Numbers = npt.NDArray[np.int64]
 XORB_WIRE_BYTES_MAX: Final = XORB_BYTES_MAX + 8 * XORB_CHUNKS_MAX
-_FOOTER_START = b"XETBLOB\x01"
 _XORBS_CACHED = 2000
 _TERMS_CACHED = 2_000_000
 
@@ -105,24 +113,26 @@ class XetStore:
         """
         if self.has_xorb(expected):
             return False
-        wire, data, hashes = _scan(memoryview(records))
-        if xorb_hash(zip(hashes, np.diff(data).tolist(), strict=True)) != expected:
+        info = _scan(expected, memoryview(records))
+        assert info.data_ends is not None
+        lengths = (end - start for start, end in pairwise((0, *info.data_ends)))
+        if xorb_hash(zip(info.hashes, lengths, strict=True)) != expected:
             raise CorruptData(f"the chunks of the xorb do not hash to {expected.hex()}")
         path = self.xorb_path(expected)
         path.parent.mkdir(exist_ok=True)
         temporary = self._storage.temporary / f"{expected.hex()}.{id(records):x}"
         with temporary.open("wb") as file:
-            file.write(memoryview(records)[: int(wire[-1])])
-            file.write(_footer(expected, wire, data, hashes))
+            file.write(memoryview(records)[: info.wire_ends[-1]])
+            file.write(encode_footer(info))
         temporary.replace(path)
-        self._indexes.put(expected, XorbIndex(path, wire, data, hashes))
+        self._indexes.put(expected, _to_index(path, info.wire_ends, info.data_ends, info.hashes))
         return True
 
     def add_xorb(self, chunks: Sequence[bytes], scheme: Scheme | None = None) -> XorbHash:
         """Make a xorb of these chunks."""
-        xorb = xorb_hash([(chunk_hash(chunk), len(chunk)) for chunk in chunks])
-        self.put_xorb(xorb, b"".join(encode_chunk(chunk, scheme) for chunk in chunks))
-        return xorb
+        encoded = encode_xorb(chunks, scheme)
+        self.put_xorb(encoded.xorb, encoded.wire)
+        return encoded.xorb
 
     # Files
 
@@ -233,47 +243,37 @@ class XetStore:
             term += 1
 
 
-def _scan(records: memoryview) -> tuple[Numbers, Numbers, tuple[ChunkHash, ...]]:
-    """Offsets and hashes of all chunk records; stops at a footer. Raises CorruptData."""
-    wire, data, hashes = [0], [0], []
-    while wire[-1] < len(records) and bytes(records[wire[-1] : wire[-1] + 7]) != _FOOTER_START[:7]:
-        content, used = decode_chunk(records[wire[-1] : wire[-1] + 8 + CHUNK_WIRE_BYTES_MAX])
-        wire.append(wire[-1] + used)
-        data.append(data[-1] + len(content))
+def _scan(xorb: XorbHash, records: memoryview) -> XorbInfo:
+    """What a footer would say of these chunk records; stops at one. Raises CorruptData."""
+    wire_ends: list[int] = []
+    data_ends: list[int] = []
+    hashes: list[ChunkHash] = []
+    at = end = 0
+    while at < len(records) and bytes(records[at : at + len(FOOTER_TAG)]) != FOOTER_TAG:
+        content, used = decode_chunk(records[at : at + HEADER_BYTES + CHUNK_WIRE_BYTES_MAX])
+        at, end = at + used, end + len(content)
+        wire_ends.append(at)
+        data_ends.append(end)
         hashes.append(chunk_hash(content))
-    if not hashes or len(hashes) > XORB_CHUNKS_MAX or data[-1] > XORB_BYTES_MAX:
-        raise CorruptData(f"a xorb of {len(hashes)} chunks and {data[-1]} bytes")
-    return np.array(wire, np.int64), np.array(data, np.int64), tuple(hashes)
-
-
-def _footer(xorb: XorbHash, wire: Numbers, data: Numbers, hashes: tuple[ChunkHash, ...]) -> bytes:
-    count = struct.pack("<I", len(hashes))
-    names = b"XBLBHSH\x00" + count + b"".join(hashes)
-    bounds = b"XBLBBND\x01" + count + wire[1:].astype("<u4").tobytes() + data[1:].astype("<u4").tobytes()
-    tail_length = 4 + 8 + 16
-    tail = count + struct.pack("<II", tail_length + len(bounds) + len(names), tail_length + len(bounds)) + bytes(16)
-    info = _FOOTER_START + xorb + names + bounds + tail
-    return info + struct.pack("<I", len(info))
+    if end > XORB_BYTES_MAX:
+        raise CorruptData(f"a xorb of {end} bytes")
+    return XorbInfo(xorb, tuple(hashes), tuple(wire_ends), tuple(data_ends))
 
 
 def _read_index(path: Path, xorb: XorbHash) -> XorbIndex:
+    """From the footer of a stored xorb, whose records are not looked at. Raises EntryNotFound, CorruptData."""
     try:
         with path.open("rb") as file:
-            file.seek(-4, 2)
-            (length,) = struct.unpack("<I", file.read(4))
-            file.seek(-4 - length, 2)
-            start, info = file.tell(), file.read(length)
+            # Closed by nobody: whoever looks at an error may still hold a part of it.
+            info = parse_footer(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
     except FileNotFoundError as error:
         raise EntryNotFound(f"no xorb {xorb.hex()}") from error
-    except (OSError, struct.error) as error:
+    except (OSError, ValueError) as error:
         raise CorruptData(f"the stored xorb {xorb.hex()} cannot be read: {error}") from error
-    if info[:40] != _FOOTER_START + xorb:
+    if info is None or info.data_ends is None or info.xorb != xorb:
         raise CorruptData(f"the stored xorb {xorb.hex()} has no footer of its own")
-    (count,) = struct.unpack_from("<I", info, 48)
-    hashes = tuple(ChunkHash(MerkleHash.from_raw(info[at : at + 32])) for at in range(52, 52 + 32 * count, 32))
-    ends = 52 + 32 * count + 12
-    wire = np.concatenate(([0], np.frombuffer(info, "<u4", count, ends))).astype(np.int64)
-    data = np.concatenate(([0], np.frombuffer(info, "<u4", count, ends + 4 * count))).astype(np.int64)
-    if int(wire[-1]) != start:
-        raise CorruptData(f"the stored xorb {xorb.hex()} is cut or too long")
-    return XorbIndex(path, wire, data, hashes)
+    return _to_index(path, info.wire_ends, info.data_ends, info.hashes)
+
+
+def _to_index(path: Path, wire_ends: Sequence[int], data_ends: Sequence[int], hashes: tuple[ChunkHash, ...]) -> XorbIndex:
+    return XorbIndex(path, np.array((0, *wire_ends), np.int64), np.array((0, *data_ends), np.int64), hashes)
