@@ -37,6 +37,17 @@ def test_memory_is_used_again_only_when_its_last_view_is_gone() -> None:
     assert bytes(new_buffer(size)[:4]) in (b"mine", b"your")
 
 
+def test_a_mapping_serves_whoever_asks_for_a_little_less() -> None:
+    release_unused()
+    del (large := [new_buffer(9 * MIB)])[0]
+    gc.collect()
+    unused = memory._kept.unused_bytes
+    little_less, much_less = new_buffer(7 * MIB), new_buffer(2 * MIB)
+    assert (len(little_less), len(much_less), len(large)) == (7 * MIB, 2 * MIB, 0)
+    assert unused >= 9 * MIB
+    assert memory._kept.unused_bytes == 0
+
+
 def test_what_is_kept_is_bounded_and_can_be_given_back() -> None:
     buffers = [new_buffer(16 * MIB) for _ in range(20)]
     assert sum(len(buffer) for buffer in buffers) > MAPPED_BYTES_MAX

@@ -69,6 +69,16 @@ def test_chunks_come_back_whatever_the_scheme(scheme: Scheme | None) -> None:
         assert decode_chunk(memoryview(xorb.wire)[start:]) == (CHUNKS[index], end - start)
 
 
+def test_a_block_of_stored_chunks_is_made_of_what_was_fetched() -> None:
+    xorb = encode_xorb(CHUNKS, Scheme.NONE)
+    fetched = memoryview(bytearray(xorb.wire))
+    block = decode_block(xorb.xorb, ChunkRange(0, len(CHUNKS)), fetched)
+    assert [bytes(block.chunk(i)) for i in range(len(CHUNKS))] == CHUNKS
+    assert block.hashes == xorb.hashes
+    assert block.data.obj is fetched.obj
+    assert block.data.readonly
+
+
 def test_a_block_gives_out_only_its_own_chunks() -> None:
     block = decode(encode_chunk(b"one") + encode_chunk(b"two"), 2)
     assert (block.xorb, block.chunks, block.offsets) == (NAME, ChunkRange(3, 5), (0, 3, 6))

@@ -21,15 +21,17 @@ MAPPED_BYTES_MIN: Final = 256 * 1024
 MAPPED_BYTES_MAX: Final = 160 * 1024 * 1024
 """Bytes of mappings, used and unused, up to which an unused one is kept: what a process at full speed has in use."""
 
+FIT_MAX: Final = 1.5
+"""How many times as large as needed an unused mapping may be that is taken: fresh memory costs more than memory held in vain."""
+
 
 def new_buffer(size: int) -> memoryview:
     """`size` bytes that can be written, with any content; the memory is used anew when the last view of it is gone."""
     if size < MAPPED_BYTES_MIN:
         return memoryview(bytearray(size))
-    rounded = _round_up(size)
-    mapping = _kept.take(rounded)
+    mapping = _kept.take(_round_up(size))
     # A view cannot tell when its slices are gone, an object that they all refer to can: an array over the mapping.
-    lease = _array_type(rounded).from_buffer(mapping)
+    lease = _array_type(len(mapping)).from_buffer(mapping)
     weakref.finalize(lease, _kept.give, mapping).atexit = False
     return memoryview(lease).cast("B")[:size]
 
@@ -49,9 +51,13 @@ class _Kept:
 
     def take(self, size: int) -> mmap.mmap:
         with self._lock:
-            free = self._free.get(size)
-            if free:
-                return free.pop()
+            fitting = min((other for other in self._free if size <= other <= FIT_MAX * size), default=0)
+            if fitting:
+                free = self._free[fitting]
+                mapping = free.pop()
+                if not free:
+                    del self._free[fitting]
+                return mapping
             self._mapped += size
         return _map(size)
 

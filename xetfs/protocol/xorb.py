@@ -118,9 +118,9 @@ def decode_chunk(data: memoryview) -> tuple[bytes, int]:
 def decode_block(xorb: XorbHash, chunks: ChunkRange, wire: memoryview) -> XorbBlock:
     """Decode what was fetched for a range of chunks, and hash every chunk.
 
-    wire: the records of these chunks and nothing else; must not change meanwhile, and is not kept. Raises CorruptData if it is
-    anything else, before it takes memory for what headers only claim: at most 255 times the size of `wire`.
-    Pure, for a worker thread. Not checked: that the hashes are those of the xorb.
+    wire: the records of these chunks and nothing else, given away: where it can be written and no chunk is compressed, the block
+    is made of it. Raises CorruptData if it is anything else, before it takes memory for what headers only claim: at most 255
+    times the size of `wire`. For a worker thread. Not checked: that the hashes are those of the xorb.
     """
     records, at = [], 0
     for index in range(chunks.start, chunks.end):
@@ -134,7 +134,8 @@ def decode_block(xorb: XorbHash, chunks: ChunkRange, wire: memoryview) -> XorbBl
     offsets = [0]
     for record in records:
         offsets.append(offsets[-1] + record.length)
-    out = new_buffer(offsets[-1])
+    stored = not wire.readonly and all(record.scheme is Scheme.NONE for record in records)
+    out = wire[: offsets[-1]] if stored else new_buffer(offsets[-1])  # chunks only move forward, each over what was read before
     decompressor, hashes = Decompressor(), []
     for place, record in enumerate(records):
         target = out[offsets[place] : offsets[place + 1]]

@@ -89,12 +89,7 @@ class Fetcher:
         size = sum(len(block.info.bytes) for block in group)
         await self._shelf.budget.acquire(size, urgency)
         try:
-            buffer = new_buffer(size)
-            parts = []
-            at = 0
-            for block in group:
-                parts.append((block.info.bytes, buffer[at : at + len(block.info.bytes)]))
-                at += len(block.info.bytes)
+            parts = [(block.info.bytes, new_buffer(len(block.info.bytes))) for block in group]
             await cas.fetch(url, parts)
             wires = [part for _, part in parts]
             for decoded in await trio.to_thread.run_sync(_decode, group, wires, limiter=self._threads):

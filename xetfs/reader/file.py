@@ -110,11 +110,13 @@ class FileReader:
         self._nursery = nursery
         self._settings = settings
         self._counters = counters
+        self._window_bytes_max = max(min(settings.window_bytes_max, settings.memory_bytes_max // 7), settings.window_bytes_min)
         self._prefetcher = Prefetcher(
             size,
             window_bytes_min=settings.window_bytes_min,
-            window_bytes_max=settings.window_bytes_max,
-            ahead_bytes_max=settings.ahead_bytes_max,
+            window_bytes_max=self._window_bytes_max,
+            # What is loaded ahead must fit in memory until it is read: on a disk that is full it is kept nowhere else.
+            ahead_bytes_max=min(settings.ahead_bytes_max, settings.memory_bytes_max * 3 // 4),
             awaits_layout=layout is not None,
         )
         self._layout = layout  # until it is done
@@ -390,7 +392,7 @@ class FileReader:
                     at = window.covered.end
                     continue
                 starts = (other.covered.start for other in self._windows if other.covered.start > at)
-                end = min(gap.end, at + self._settings.window_bytes_max, *starts)
+                end = min(gap.end, at + self._window_bytes_max, *starts)
                 found.append(ByteRange(at, end))
                 at = end
         return found
