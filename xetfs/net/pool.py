@@ -24,13 +24,19 @@ from xetfs.errors import MachineUnfit, ProtocolViolation, Unavailable
 from xetfs.net.backend import OPENING, Backend, Opening
 from xetfs.net.origins import Origin
 from xetfs.net.pace import Pace
+from xetfs.net.reuse import Reuse
+from xetfs.net.reach import Reach
 from xetfs.settings import Settings
+from xetfs.telemetry import Counters
 
 KEEPALIVE_S: Final = 30.0
 """An idle connection is closed after this; load balancers commonly close theirs after 60 s."""
 CLOSE_TIMEOUT_S: Final = 2.0
 ORIGINS_MAX: Final = 64
 """Origins with connections at one time. A Hub, its CAS and its transfer hosts are a handful."""
+
+PROXY_PORT: Final = 80
+"""Where an `http://` proxy listens that is given without a port."""
 
 # These log response headers at DEBUG: redirects with signatures, the CAS's token. Requests are logged by client.py instead.
 _TALKATIVE: Final = ("httpcore.connection", "httpcore.http11", "httpcore.proxy")
@@ -118,7 +124,15 @@ async def close_response(response: httpx.Response) -> None:
 class OriginPool:
     """The connections to one origin."""
 
-    def __init__(self, settings: Settings, backend: Backend, context: ssl.SSLContext, proxy: httpx.Proxy | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Backend,
+        context: ssl.SSLContext,
+        proxy: httpx.Proxy | None,
+        reach: Reach,
+    ) -> None:
+        self.reach = reach
         self._settings = settings
         self._backend = backend
         self._context = context
@@ -148,7 +162,9 @@ class OriginPool:
             proxy=self._proxy,
             retries=0,
         )
-        check_libraries(transport)._network_backend = self._backend
+        pool = check_libraries(transport)
+        pool._network_backend = self._backend
+        pool._assign_requests_to_connections = Reuse(pool)  # type: ignore[method-assign]
         return transport
 
     @asynccontextmanager
@@ -176,6 +192,7 @@ class OriginPool:
             await generation.close_if_done()
 
     async def aclose(self) -> None:
+        self.reach.close()
         self._current.retired = True
         await self._current.close_if_done()
 
@@ -183,7 +200,8 @@ class OriginPool:
 class OriginPools:
     """The pools of a client, by origin, made when first needed and dropped when idle and too many."""
 
-    def __init__(self, settings: Settings, backend: Backend, context: ssl.SSLContext) -> None:
+    def __init__(self, settings: Settings, backend: Backend, context: ssl.SSLContext, counters: Counters) -> None:
+        self._counters = counters
         self._settings = settings
         self._backend = backend
         self._context = context
@@ -193,7 +211,8 @@ class OriginPools:
         """Raises Unavailable when too many origins are in use at once."""
         pool = self._pools.pop(origin, None)
         if pool is None:
-            pool = OriginPool(self._settings, self._backend, self._context, self._proxy_of(origin))
+            proxy = self._proxy_of(origin)
+            pool = OriginPool(self._settings, self._backend, self._context, proxy, self._reach_of(origin, proxy))
         self._pools[origin] = pool  # to the end: the first is the one unused for longest
         if len(self._pools) > ORIGINS_MAX:
             idle = next((old for old, its in self._pools.items() if its is not pool and not its.busy), None)
@@ -202,6 +221,17 @@ class OriginPools:
                 raise Unavailable(f"{origin}: too many different servers at once")
             await self._pools.pop(idle).aclose()
         return pool
+
+    def _reach_of(self, origin: Origin, proxy: httpx.Proxy | None) -> Reach:
+        """Of the server, or of the proxy on the way to it: that one tells by its own answers what is behind it."""
+        host, port = (origin.host, origin.port) if proxy is None else (proxy.url.host, proxy.url.port or PROXY_PORT)
+
+        async def connect(timeout_s: float) -> None:
+            stream = await self._backend.connect_tcp(host, port, timeout_s)
+            await stream.aclose()
+
+        server = str(origin) if proxy is None else f"the proxy {host}:{port}"
+        return Reach(server, connect, patience_s=self._settings.outage_patience_s, counters=self._counters)
 
     def _proxy_of(self, origin: Origin) -> httpx.Proxy | None:
         if self._settings.proxy is None or _is_exempt(origin.host, self._settings.no_proxy):

@@ -38,8 +38,6 @@ from xetfs.telemetry import Counters
 
 log = logging.getLogger(__name__)
 
-PART_BYTES: Final = 8 * MIB
-"""The usual stretch that one reconstruction and its fetches bring: several connections share a large window."""
 SLACK_BYTES: Final = 224 * KIB
 """How much more than asked a proof's window usually covers: enough in two of three cases, and with the chunk that was asked for
 still under 400 KB on the wire."""
@@ -180,7 +178,7 @@ class XetSource:
             if part.level == level and part.planned.is_set() and not part.flight.ended and _touches(part.covered, gaps)
         ]
         rest = _subtract(gaps, sorted(part.covered for part in parts))
-        parts.extend(self._start_part(span, level, urgency) for span in _cut_up(rest))
+        parts.extend(self._start_part(span, level, urgency) for span in _cut_up(rest, self._fetcher.part_bytes))
         for part in parts:
             part.flight.join()
             joined.callback(part.flight.leave)
@@ -247,10 +245,10 @@ def _chunks(known: FileMap, window: ByteRange) -> Iterator[tuple[ChunkHash, int]
         raise CorruptData(f"a chunk crosses byte {window.end}, where the range proof ends its window")
 
 
-def _cut_up(gaps: Sequence[ByteRange]) -> Iterator[ByteRange]:
-    """Gaps in parts of about PART_BYTES, those of one gap about equally long."""
+def _cut_up(gaps: Sequence[ByteRange], part_bytes: int) -> Iterator[ByteRange]:
+    """Gaps in parts of about `part_bytes`, those of one gap about equally long: several connections share a large window."""
     for gap in gaps:
-        count = max(1, round(len(gap) / PART_BYTES))
+        count = max(1, round(len(gap) / part_bytes))
         for i in range(count):
             yield ByteRange(gap.start + len(gap) * i // count, gap.start + len(gap) * (i + 1) // count)
 
