@@ -87,7 +87,11 @@ class Settings:
     """Hosts, and with a leading dot domains, that are reached without the proxy. Loopback hosts always are."""
     ca_file: Path | None = None
     """Certificates to trust in place of the usual ones (PEM)."""
-    connect_timeout_s: float = 10.0
+    connect_timeout_s: float = 5.0
+    """By then the first packet has been sent three times."""
+    outage_patience_s: float = 1.0
+    """How long a server may not be reached at all before requests to it fail without being tried (net/reach.py): a proxy that is
+    started anew is back by then, and a program that waits for what it cannot have is told soon."""
     stall_timeout_s: float = 10.0
     """Longest silence within one answer before the attempt is given up and made anew on another connection. Once it is known
     how long answers of a server usually take, a shorter one will do (net/pace.py)."""

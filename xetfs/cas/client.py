@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 from xetfs.cas.fetching import Part, fetch_parts
 from xetfs.cas.token import TokenSource
-from xetfs.errors import AccessDenied, AuthRequired, EntryNotFound, ProtocolViolation, Unavailable, XetfsError
+from xetfs.errors import AccessDenied, AuthRequired, EntryNotFound, Offline, ProtocolViolation, Unavailable, XetfsError
 from xetfs.net.client import Answer, HttpClient
 from xetfs.net.failures import error_of_status
 from xetfs.net.origins import Credentials, Origin
@@ -130,7 +130,7 @@ class CasClient:
         credentials = Credentials(origin, token.access_token)
         try:
             return await self._http.request(token.cas_url + path, what, headers=headers, credentials=credentials)
-        except (Unavailable, ProtocolViolation):
+        except (Offline, ProtocolViolation, Unavailable):
             if origin not in self._answering:  # perhaps it is not, or no longer, where the CAS is
                 self._tokens.forget(token)
             raise

@@ -14,7 +14,9 @@ Who runs: one event loop. A stream is used by one task at a time (HTTP/1.1 takes
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import select
 import socket
 import ssl
@@ -37,8 +39,19 @@ rest."""
 ATTEMPT_DELAY_S = 0.25
 """Head start of one address over the next when a host has several (RFC 8305)."""
 
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+"""Why a connection may not be made that has nothing to do with the other side, nor with the way there."""
+
 CheckAddresses = Callable[[str, int, Sequence[str]], None]
 """Given host, port and its resolved addresses, raises if one of them must not be connected to."""
+
+
+class Unreached(httpcore.ConnectError):
+    """Nobody is there: refused, no route, no such name. Other ConnectErrors come from what an open connection brought."""
+
+
+class Unanswered(httpcore.ConnectTimeout):
+    """The same, for want of any answer in all the time that a connection was given."""
 
 
 class Opening:
@@ -286,15 +299,22 @@ class Backend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
+        """Raises Unreached, Unanswered, other ConnectErrors and ConnectTimeouts, and what `check_addresses` raises."""
         if local_address is not None:
             raise httpcore.ConnectError("binding to a local address is not supported")
+        start = trio.current_time()
         try:
             with _bounded(timeout, httpcore.ConnectTimeout):
                 found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
                 self._check_addresses(host, port, [str(entry[4][0]) for entry in found])
                 sock = await _connect_any(found)
         except OSError as exc:
-            raise httpcore.ConnectError(f"{exc.strerror or exc}") from exc
+            error = httpcore.ConnectError if exc.errno in _OURS else Unreached
+            raise error(f"{exc.strerror or exc}") from exc
+        except httpcore.ConnectTimeout as exc:
+            if timeout is not None and trio.current_time() - start >= timeout:
+                raise Unanswered("no answer") from exc
+            raise
         for option in socket_options or ():
             sock.setsockopt(*option)
         return PlainStream(sock, self._buffers)
@@ -356,7 +376,7 @@ async def _connect_one(entry: tuple[Any, Any, int, str, Any]) -> socket.socket:
             await trio.lowlevel.wait_writable(sock)
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            raise OSError(code, f"cannot connect (errno {code})")
+            raise OSError(code, os.strerror(code))
     except BaseException:
         sock.close()
         raise

@@ -8,6 +8,8 @@ Phases of one attempt: wait for one of the origin's places; open (connect, send,
 cancelled in (net/pool.py); read the body, cancellable; close, shielded and short. An answer that says nothing, or next to
 nothing, for much longer than that origin's answers usually do (net/pace.py) is given up; `hedged` sends a second request before.
 
+A server that cannot be reached at all is not tried by every request (net/reach.py).
+
 Everything goes through `_open`: the policy of net/origins.py, the token only for its origin, the counting and the log.
 """
 
@@ -30,7 +32,7 @@ from httpcore import AsyncNetworkStream
 
 from xetfs import __version__
 from xetfs.errors import InvalidArgument, Offline, ProtocolViolation, TimedOut, Unavailable, XetfsError
-from xetfs.net.backend import Backend
+from xetfs.net.backend import Backend, Unanswered, Unreached
 from xetfs.net.direct import DirectBody, direct_body
 from xetfs.net.failures import error_of_exception, error_of_status, is_retried_status
 from xetfs.net.hedging import Hedger, hedge_after_s
@@ -251,7 +253,7 @@ class HttpClient:
         self.counters = counters
         self.policy = OriginPolicy(settings.endpoint)
         self._hedger = Hedger(counters)
-        self._pools = OriginPools(settings, Backend(self._check_addresses), _make_ssl_context(settings.ca_file))
+        self._pools = OriginPools(settings, Backend(self._check_addresses), _make_ssl_context(settings.ca_file), counters)
         self._proxy_host = httpx.URL(settings.proxy.reveal()).host if settings.proxy is not None else None
 
     def _check_addresses(self, host: str, port: int, addresses: Sequence[str]) -> None:
@@ -345,6 +347,7 @@ class HttpClient:
         parts = self.policy.check_url(url, what)
         origin = Origin.of_parts(parts)
         pool = await self._pools.get(origin)
+        await pool.reach.check(what)
         async with pool.place() as generation:
             patience_s = pool.pace.patience_s(number)
             request = self._make_request(method, url, parts.host, headers, patience_s)
@@ -379,16 +382,20 @@ class HttpClient:
         self, pool: OriginPool, generation: Generation, request: httpx.Request, what: str, patience_s: float
     ) -> httpx.Response:
         self.counters.add(NET_REQUESTS)
+        start = trio.current_time()
         deadline = deadline_after(self.settings.connect_timeout_s + patience_s)
         try:
             response = await generation.open(request, deadline)
             generation.heard_at = trio.current_time()
+            pool.reach.note_answer()
             return response
         except httpx.HTTPError as exc:
             if isinstance(exc, httpx.TimeoutException):
                 self.counters.add(NET_STALLS)
             if isinstance(exc, httpx.ReadTimeout | httpx.WriteTimeout | httpx.PoolTimeout):
                 await pool.renew(generation, patience_s)
+            if isinstance(exc.__cause__, Unreached | Unanswered):
+                pool.reach.note_failure(start, str(exc))
             error = error_of_exception(exc, what)
         # Raised here, without the foreign exception behind it: that one refers to the request, and so to its headers.
         log.debug("%s %s failed: %s", request.method, split_url(str(request.url), what).shown, error.message)

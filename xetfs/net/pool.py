@@ -24,8 +24,8 @@ from xetfs.errors import MachineUnfit, ProtocolViolation, Unavailable
 from xetfs.net.backend import OPENING, Backend, Opening
 from xetfs.net.origins import Origin
 from xetfs.net.pace import Pace
-from xetfs.net.reuse import Reuse
 from xetfs.net.reach import Reach
+from xetfs.net.reuse import Reuse
 from xetfs.settings import Settings
 from xetfs.telemetry import Counters
 

@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 
 REVISION_RECORD = "revision"
 """Kind of the store's records that hold what a revision was when it was last asked for."""
-PATIENCE_S = 10.0
-"""How long an unreachable Hub is tried when the last known commit could be served instead."""
+PATIENCE_S = 3.0
+"""How long a silent Hub is waited for when the last known commit could be served instead. One that refuses is given up sooner
+(net/reach.py)."""
 
 _FINGERPRINT_KEY = blake3(b"xetfs: fingerprint of the token that could read a repo").digest()
 
@@ -50,7 +51,7 @@ class Revisions:
             with trio.fail_after(PATIENCE_S if known is not None else self._settings.operation_deadline_s):
                 info = await self._hub.repo_info(ref.repo, ref.revision)
                 await self._hub.check_readable(info)
-        except (Unavailable, RateLimited, trio.TooSlowError) as exc:
+        except (Offline, RateLimited, Unavailable, trio.TooSlowError) as exc:
             if known is None:
                 if isinstance(exc, trio.TooSlowError):
                     raise Unavailable(f"{self._settings.endpoint} does not answer") from None
