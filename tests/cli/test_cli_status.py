@@ -14,9 +14,11 @@ import pytest
 from xetfs.cli.config import Choices, settings_from
 from xetfs.cli.exits import Exit
 from xetfs.cli.main import main
+from xetfs.cli.mount import prefetch_warnings
 from xetfs.cli.state import MountRecord, all_records, control_socket
 from xetfs.cli.status import describe, duration, in_words, printable, size
 from xetfs.cli.verify import in_words as report_in_words
+from xetfs.repo.preload import Progress
 
 HEAVY = {"trio", "httpx", "h11", "numpy", "pyfuse3", "diskcache", "blake3", "lz4", "sqlite3", "asyncio", "ssl"}
 
@@ -138,6 +140,35 @@ def test_a_mount_in_words() -> None:
         "  verified  2 proof, 1 framing (--verify auto)",
         "  cache     5.0 MiB of 1.0 GiB in /c",
     ]
+
+
+PREFETCH = {"globs": ["*.gguf"], "unmatched": [], "state": "fetching", "files": 3, "files_done": 1, "files_failed": 0,
+            "bytes": 3 << 30, "bytes_done": 1 << 30, "room_bytes": 2 << 30, "reason": ""}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"state": "matching"}, "choosing files (*.gguf)"),
+        ({}, "1.0 GiB of 3.0 GiB, 1 of 3 files (*.gguf)"),
+        ({"state": "full", "reason": "no room"}, "1.0 GiB of 3.0 GiB, 1 of 3 files (*.gguf), stopped: no room"),
+        ({"state": "waiting", "reason": "a\nb"}, "1.0 GiB of 3.0 GiB, 1 of 3 files (*.gguf), waiting: a\\nb"),
+        ({"state": "done", "files_failed": 2}, "1.0 GiB of 3.0 GiB, 1 of 3 files (*.gguf), done, 2 left out"),
+    ],
+)
+def test_how_far_prefetching_is(changed: dict[str, Any], words: str) -> None:
+    assert f"  prefetch  {words}" in in_words(document(prefetch=PREFETCH | changed)).splitlines()
+
+
+def test_what_should_be_known_before_prefetching() -> None:
+    progress = Progress(("a*", "b*"), unmatched=("b*",), files=1, bytes=3 << 30, room_bytes=2 << 30)
+    assert prefetch_warnings(progress) == (
+        "--prefetch 'b*' matches no file",
+        "--prefetch asks for 3.0 GiB, the cache keeps 2.0 GiB of them; see --cache-size",
+    )
+    progress.room_bytes = progress.bytes
+    progress.unmatched = ()
+    assert prefetch_warnings(progress) == ()
 
 
 def test_what_is_wrong_with_a_mount_is_said() -> None:

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -26,7 +27,16 @@ REPORT_BYTES_MAX: Final = 64 * 1024
 END_S: Final = 5.0
 """How long a child may take to end when it is told to, before it is killed."""
 
-Ready = Callable[[str], None]
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a process says when it is ready: one line, and what the user should know beside it."""
+
+    message: str
+    warnings: tuple[str, ...] = ()
+
+
+Ready = Callable[[Started], None]
 
 
 class Failed(Exception):
@@ -37,7 +47,7 @@ class Failed(Exception):
         self.code = code
 
 
-def run_in_background(serve: Callable[[Ready], None], *, log: Path, wait_s: float) -> str:
+def run_in_background(serve: Callable[[Ready], None], *, log: Path, wait_s: float) -> Started:
     """Run `serve` in a process of its own until it says that it is ready; what it says.
 
     serve: takes the function to call when ready. What it prints goes to the end of `log`.
@@ -62,7 +72,8 @@ def run_in_background(serve: Callable[[Ready], None], *, log: Path, wait_s: floa
         _end(child)
         raise Failed(Exit.UNREACHABLE, f"not mounted within {wait_s:g} s; see {log}")
     if "ready" in report:
-        return str(report["ready"])
+        warnings = report.get("warnings")
+        return Started(str(report["ready"]), tuple(map(str, warnings)) if isinstance(warnings, list) else ())
     if "exit" in report:
         _end(child)
         raise Failed(int(str(report["exit"])), str(report["message"]))
@@ -110,9 +121,9 @@ def _run_child(serve: Callable[[Ready], None], writer: int, log: Path) -> NoRetu
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         _leave_terminal(writer, log)
 
-        def ready(message: str) -> None:
+        def ready(started: Started) -> None:
             nonlocal listened_to
-            _report(writer, {"ready": message})
+            _report(writer, {"ready": started.message, "warnings": started.warnings})
             os.close(writer)
             listened_to = False
 

@@ -8,20 +8,22 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from xetfs.cli.config import DEFAULT_CACHE_SIZE, Choices, settings_from
-from xetfs.cli.daemon import Failed, Ready, run_in_background
+from xetfs.cli.daemon import Failed, Ready, Started, run_in_background
 from xetfs.cli.exits import Exit
-from xetfs.errors import MachineUnfit, Unavailable
+from xetfs.cli.status import printable, size
+from xetfs.errors import InvalidArgument, MachineUnfit, Unavailable
 from xetfs.protocol.names import RepoRef
 from xetfs.settings import Settings
 
 if TYPE_CHECKING:
     from xetfs.repo import Engine, RepoView
+    from xetfs.repo.preload import Preload, Progress
 
 OPEN_S: Final = 45.0
 """Limit for finding the repo and its root directory: a few attempts at a server that does not answer."""
@@ -40,17 +42,19 @@ HF_HUB_DISABLE_IMPLICIT_TOKEN.
 examples:
   xetfs mount openai-community/gpt2 /mnt/gpt2
   xetfs mount datasets/squad@refs/convert/parquet /mnt/squad --cache-size 50G
+  xetfs mount Qwen/Qwen3-8B /mnt/qwen --prefetch 'tokenizer*' --prefetch '*.safetensors'
 """
 
 
 @dataclass(frozen=True, slots=True)
 class MountPlan:
-    """What is to be mounted where. log: None for stderr."""
+    """What is to be mounted where. prefetch: globs of the files to fetch unasked. log: None for stderr."""
 
     ref: RepoRef
     path: Path
     settings: Settings
     allow_other: bool
+    prefetch: tuple[str, ...]
     verbose: bool
     log: Path | None
 
@@ -79,6 +83,14 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         help="auto: prove what is read where the server offers proofs; proof: give out no byte without one; "
         "off: check lengths only (auto)",
     )
+    parser.add_argument(
+        "--prefetch",
+        metavar="GLOB",
+        action="append",
+        default=[],
+        help="once mounted, fetch the files whose path in the repo matches into the cache, in the background; "
+        "as 'hf download --include': * goes across /; may be given several times",
+    )
     parser.add_argument("--token-file", metavar="FILE", type=Path, help="read the Hub token from here")
     parser.add_argument("--allow-other", action="store_true", help="let other users of this machine read the mount")
     parser.set_defaults(run=run)
@@ -90,6 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
     from xetfs.fs import mountpoint as outside
 
     ref = RepoRef.parse(arguments.repo)
+    if "" in arguments.prefetch:
+        raise InvalidArgument("--prefetch is empty", hint="'*' is every file")
     choices = Choices(
         cache_dir=arguments.cache_dir,
         cache_size=arguments.cache_size,
@@ -106,18 +120,24 @@ def run(arguments: argparse.Namespace) -> int:
         logs.open_log(log)
     if arguments.allow_other:
         check_allow_other(settings)
-    plan = MountPlan(ref, path, settings, arguments.allow_other, arguments.verbose, log)
+    plan = MountPlan(ref, path, settings, arguments.allow_other, tuple(arguments.prefetch), arguments.verbose, log)
     if log is None or arguments.foreground:
-        serve(plan, partial(print, flush=True))
+        serve(plan, tell)
         return Exit.OK
     try:
-        message = run_in_background(partial(serve, plan), log=log, wait_s=WAIT_S)
+        started = run_in_background(partial(serve, plan), log=log, wait_s=WAIT_S)
     except Failed as failure:
         _clear_dead_mount(path)
         print(f"xetfs: {failure}", file=sys.stderr)
         return failure.code
-    print(f"{message}; log: {log}")
+    tell(replace(started, message=f"{started.message}; log: {log}"))
     return Exit.OK
+
+
+def tell(started: Started) -> None:
+    print(started.message, flush=True)
+    for warning in started.warnings:
+        print(f"xetfs: warning: {warning}", file=sys.stderr, flush=True)
 
 
 def check_allow_other(settings: Settings) -> None:
@@ -173,7 +193,8 @@ async def _serve(plan: MountPlan, ready: Ready) -> None:
     record_file = file_for(path, ".json", os.environ)
     async with open_engine(plan.settings) as engine, AsyncExitStack() as stack:
         view = await _open_repo(engine, plan.ref)
-        answer = partial(_describe, engine, view, path, plan.settings, time.monotonic())
+        preload = await _open_preload(engine, view, plan.prefetch, stack)
+        answer = partial(_describe, engine, view, preload, path, plan.settings, time.monotonic())
         control = str(control_socket(os.environ))
         try:
             await stack.enter_async_context(open_control(Path(control), answer))
@@ -187,7 +208,10 @@ async def _serve(plan: MountPlan, ready: Ready) -> None:
                 record.write(record_file)
             except OSError as exc:
                 log.warning("no record of this mount, umount will not wait for its end file=%s: %s", record_file, exc.strerror)
-            ready(f"mounted {plan.ref} ({view.commit[:12]}) at {path}")
+            warnings = prefetch_warnings(preload.progress) if preload is not None else ()
+            ready(Started(f"mounted {plan.ref} ({view.commit[:12]}) at {path}", warnings))
+            if preload is not None:
+                preload.begin()
 
         try:
             await serve_mount(
@@ -197,10 +221,31 @@ async def _serve(plan: MountPlan, ready: Ready) -> None:
             record.remove(record_file)
 
 
-async def _describe(engine: Engine, view: RepoView, path: Path, settings: Settings, since_s: float) -> Mapping[str, object]:
+async def _open_preload(engine: Engine, view: RepoView, globs: tuple[str, ...], stack: AsyncExitStack) -> Preload | None:
+    if not globs:
+        return None
+    from xetfs.repo.preload import open_preload
+
+    return await stack.enter_async_context(open_preload(engine, view, globs))
+
+
+def prefetch_warnings(progress: Progress) -> tuple[str, ...]:
+    """What the user should know of a run that is about to begin."""
+    warnings = [f"--prefetch {printable(glob)!r} matches no file" for glob in progress.unmatched]
+    if progress.bytes > progress.room_bytes:
+        warnings.append(
+            f"--prefetch asks for {size(progress.bytes)}, the cache keeps {size(progress.room_bytes)} of them; see --cache-size"
+        )
+    return tuple(warnings)
+
+
+async def _describe(
+    engine: Engine, view: RepoView, preload: Preload | None, path: Path, settings: Settings, since_s: float
+) -> Mapping[str, object]:
     from xetfs.control.report import describe_mount
 
-    return await describe_mount(engine, view, path, settings, uptime_s=time.monotonic() - since_s)
+    progress = preload.progress if preload is not None else None
+    return await describe_mount(engine, view, path, settings, progress, uptime_s=time.monotonic() - since_s)
 
 
 async def _open_repo(engine: Engine, ref: RepoRef) -> RepoView:

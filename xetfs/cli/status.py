@@ -111,11 +111,30 @@ def _details(document: Document) -> Iterator[str]:
     yield f"  fetched   {size(fetched)} in {requests} requests"
     levels = ", ".join(f"{count} {level}" for level, count in document["files"].items() if count)
     yield f"  verified  {levels or 'nothing read yet'} (--verify {document['verify']})"
+    if document.get("prefetch"):
+        yield f"  prefetch  {prefetch_in_words(document['prefetch'])}"
     wrong = counters.get("reader.corrupt_windows", 0) + counters.get("reader.whole_files_wrong", 0)
     if wrong:
         yield f"  WRONG     {wrong} times data came that was not what its hash says; see the log"
     failing = f", {store['state']}: {printable(store['failure'])}" if store["state"] != "ok" else ""
     yield f"  cache     {size(store['bytes'])} of {size(store['bytes_max'])} in {printable(document['cache_dir'])}{failing}"
+
+
+_PREFETCH_WORDS: Final = {"waiting": ", waiting", "done": ", done", "full": ", stopped", "failed": ", failed"}
+
+
+def prefetch_in_words(progress: Document) -> str:
+    """How far it is, and why it does not go on."""
+    globs = printable(" ".join(progress["globs"]))
+    if progress["state"] == "matching":
+        return f"choosing files ({globs})"
+    words = f"{size(progress['bytes_done'])} of {size(progress['bytes'])}, {progress['files_done']} of {progress['files']} files"
+    words += f" ({globs}){_PREFETCH_WORDS.get(progress['state'], '')}"
+    if progress["files_failed"]:
+        words += f", {progress['files_failed']} left out"
+    if progress["unmatched"]:
+        words += f", nothing matches {printable(' '.join(progress['unmatched']))}"
+    return f"{words}: {printable(progress['reason'])}" if progress["reason"] else words
 
 
 def printable(text: object) -> str:

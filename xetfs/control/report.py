@@ -17,14 +17,15 @@ from xetfs.settings import Settings
 
 if TYPE_CHECKING:
     from xetfs.repo import Engine, RepoView
+    from xetfs.repo.preload import Progress
 
 LEVELS_SHOWN = (Level.PROOF, Level.FILE, Level.FRAMING, None)
 
 
 async def describe_mount(
-    engine: Engine, view: RepoView, mountpoint: Path, settings: Settings, *, uptime_s: float
+    engine: Engine, view: RepoView, mountpoint: Path, settings: Settings, prefetch: Progress | None, *, uptime_s: float
 ) -> Mapping[str, object]:
-    """The document of one mount. Takes one hop to a thread."""
+    """The document of one mount. prefetch: how far what was asked for with --prefetch is. Takes one hop to a thread."""
     statistics = await engine.statistics()
     return {
         "version": 1,
@@ -41,6 +42,7 @@ async def describe_mount(
         "verify": settings.verify,
         "cache_dir": str(settings.cache_dir),
         "cache_bytes_max": settings.cache_bytes_max,
+        "prefetch": asdict(prefetch) if prefetch is not None else None,
         "files": {level_name(level): statistics.files.get(level, 0) for level in LEVELS_SHOWN},
         "memory": {**asdict(statistics.memory), "resident_bytes": _resident_bytes()},
         "store": asdict(statistics.store),

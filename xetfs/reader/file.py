@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -174,6 +174,30 @@ class FileReader:
         if self._layout is not None:
             self._learn_layout(self._layout)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def bring(self, span: ByteRange, on_covered: Callable[[int], None]) -> None:
+        """Have the bytes of `span` (within the file, not empty) held, at the urgency of what nobody waits for; not a read.
+
+        on_covered: called as soon as it is known up to where that will be, at least the end of `span`. Raises what `read` does; a
+        cancellation leaves nothing behind.
+        """
+        await self._recall(span)
+        await self._forget_unheld(span)
+        with ExitStack() as joined:
+            for gap in self._gaps(span):
+                self._start(gap, Urgency(demand=False))
+            windows = [window for window in self._windows if window.covered.start < span.end and span.start < window.covered.end]
+            flights = [self._join(window, joined) for window in windows]
+            for window in windows:
+                await window.settled.wait()
+            on_covered(max([span.end, *(window.covered.end for window in windows)]))
+            for flight in flights:
+                await flight.wait()
+
+    async def wait_served(self) -> None:
+        """Wait until nobody waits for a window."""
+        while window := next((window for window in self._windows if window.urgency.demand), None):
+            await window.flight.wait_ended()
 
     def _observe(self, span: ByteRange) -> Want:
         """What this read makes worth loading; the same answer when a `read` follows its `read_nowait`."""

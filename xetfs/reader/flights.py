@@ -57,6 +57,10 @@ class Flight(Generic[T]):
         if self._waiters == 0 and not self._ended.is_set():
             self._scope.cancel()
 
+    async def wait_ended(self) -> None:
+        """Wait until there is nothing left to wait for; for somebody who has not joined and wants no result."""
+        await self._ended.wait()
+
     async def wait(self) -> T:
         """The result of the work, or its error. The caller has joined."""
         await self._ended.wait()

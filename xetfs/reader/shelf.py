@@ -244,6 +244,11 @@ class Shelf:
             except Exception:  # a bug of the store's costs its block, and not the engine
                 log.exception("a block could not be given to the store block=%r", entry.source)
 
+    async def wait_written(self) -> None:
+        """Wait until the store has been given all blocks."""
+        while self._unwritten:
+            await self._idle.wait()
+
     async def drain(self) -> None:
         """Wait until all blocks are written, at most DRAIN_TIMEOUT_S."""
         with trio.move_on_after(DRAIN_TIMEOUT_S):

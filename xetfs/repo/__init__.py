@@ -4,6 +4,7 @@ engine.py   open_engine(): one engine for all mounts of a process
 view.py     RepoView and Node: one repo at one commit as a tree
 listing.py  directory listings: from the store or the Hub, with names that cannot be served left out
 verify.py   proving whole files
+preload.py  fetching chosen files before they are read
 revisions.py  which commit a revision is, and who may know
 """
 

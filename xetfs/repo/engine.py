@@ -151,6 +151,11 @@ class Engine:
             return _level_of_known(reader)
         return self._levels.get(key) if entry.size else Level.FILE
 
+    async def wait_served(self) -> None:
+        """Wait until no program that waits for bytes now has to any more."""
+        for reader in tuple(self._readers.values()):
+            await reader.wait_served()
+
     async def statistics(self) -> EngineStatistics:
         """How the engine stands. One hop to a thread."""
         levels = dict(self._levels) | {key: _level_of_known(reader) for key, reader in self._readers.items()}

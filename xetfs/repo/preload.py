@@ -1,0 +1,251 @@
+"""Fetching chosen files into the store before anybody reads them: `xetfs mount --prefetch GLOB`.
+
+The files are taken in the order of the globs, each from its beginning, in windows of which a few are under way. What the store
+holds already is passed over, so an interrupted run goes on where it was. Whoever reads goes first: windows are loaded at
+prefetch urgency, and none is begun while a reader waits for one of his, for a while at least.
+
+Nothing is fetched that would push out what was fetched before it: when the chosen files are larger than what the cache may
+keep, the run ends when that is full. Without a network it waits and tries again; a file that cannot be had for another reason is
+left out.
+
+A glob is what `hf download --include` takes: fnmatch on the whole path in the repo, where `*` goes across `/`, and `name/` is
+everything under a directory (huggingface_hub, utils/_paths.py, filter_repo_objects).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal
+
+import trio
+
+from xetfs.errors import RateLimited, Unavailable, XetfsError
+from xetfs.protocol.ranges import ByteRange
+from xetfs.reader.budget import Budget, Urgency
+from xetfs.reader.file import FileReader
+from xetfs.repo.verify import files_under
+from xetfs.repo.view import Node, RepoView
+from xetfs.settings import MIB
+
+if TYPE_CHECKING:
+    from xetfs.repo.engine import Engine
+
+log = logging.getLogger(__name__)
+
+WINDOW_BYTES: Final = 8 * MIB
+"""A window has to come within the deadline of an operation; one after the other at 300 kB/s."""
+UNDER_WAY_BYTES_MAX: Final = 64 * MIB
+"""What is loaded at the same time: less than all of the memory that readers share. Half as much after each window that does not
+come in time, down to one window, and a little more again after each that does."""
+UNDER_WAY_BYTES_MORE: Final = 1 * MIB
+WINDOW_COST_MIN: Final = 4 * MIB
+"""What a small file counts against that: 16 requests at once leave half of the connections to readers."""
+CACHE_SHARE: Final = 0.9
+"""How much of what the cache may hold is filled. The rest is for listings, maps and what readers read meanwhile."""
+YIELD_S: Final = 1.0
+"""How long a window waits for readers to be served. They may never stop reading, and what they read next may be this."""
+RETRY_S: Final = 2.0
+RETRY_MAX_S: Final = 60.0
+"""First and longest pause when nobody answers; a request has had several attempts by then."""
+
+MATCH_S: Final = 10.0
+"""How long a mount is held up to choose the files, so that a glob without any can be told. Directories are listed one by one."""
+
+State = Literal["matching", "fetching", "waiting", "done", "full", "failed"]
+"""waiting: nobody answers, it will try again. full: the cache keeps no more. failed: the files could not be listed, or a bug."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """files, bytes: what was chosen. files_done, bytes_done: of that, what is in the store. files_failed: files left out.
+    unmatched: globs that no file matches. room_bytes: what the cache could be filled with, known with the files. reason: for the
+    state, or why a file was left out."""
+
+    globs: tuple[str, ...]
+    state: State = "matching"
+    unmatched: tuple[str, ...] = ()
+    files: int = 0
+    files_done: int = 0
+    files_failed: int = 0
+    bytes: int = 0
+    bytes_done: int = 0
+    room_bytes: int = 0
+    reason: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class _Fetching:
+    """A chosen file on its way. done: bytes of it that are in the store. error: why it is left out."""
+
+    node: Node
+    done: int = 0
+    error: XetfsError | None = None
+
+
+class Preload:
+    """One run over the files of a view that match any of some globs. matched: set when they are chosen, or cannot be."""
+
+    def __init__(self, engine: Engine, view: RepoView, globs: Sequence[str]) -> None:
+        self.progress = Progress(tuple(globs))
+        self.matched = trio.Event()
+        self._engine = engine
+        self._view = view
+        self._begin = trio.Event()
+        self._chosen: list[Node] = []
+        self._under_way = Budget(UNDER_WAY_BYTES_MAX)
+        self._begun_bytes = 0
+
+    def begin(self) -> None:
+        """Begin to fetch: until then the files are only chosen."""
+        self._begin.set()
+
+    async def run(self) -> None:
+        """Choose the files; once begun, fetch them until they are in the store, or the cache is full. Lets no error out."""
+        progress = self.progress
+        try:
+            try:
+                await self._patiently(self._match)
+            finally:
+                self.matched.set()
+            await self._begin.wait()
+            progress.state = "fetching"
+            full = await self._fetch_chosen()
+            await self._engine.shelf.wait_written()
+            await self._engine.flush()
+            progress.state, progress.reason = ("full", full) if full else ("done", progress.reason)
+            log.info("prefetch %s files=%d/%d bytes=%d/%d %s", progress.state, progress.files_done, progress.files,
+                     progress.bytes_done, progress.bytes, progress.reason)  # fmt: skip
+        except XetfsError as exc:
+            progress.state, progress.reason = "failed", str(exc)
+            log.warning("prefetch failed: %s", exc)
+        except Exception as exc:
+            progress.state, progress.reason = "failed", f"a bug in xetfs: {type(exc).__name__}"
+            log.exception("prefetch failed")
+
+    async def _match(self) -> None:
+        """Choose the files; lists all directories. Raises the errors of listing them."""
+        progress = self.progress
+        files = await files_under(self._view, self._view.root)
+        found = {glob: [node for node in files if matches(node.path, glob)] for glob in progress.globs}
+        self._chosen = list(dict.fromkeys(node for nodes in found.values() for node in nodes))
+        progress.unmatched = tuple(glob for glob, nodes in found.items() if not nodes)
+        progress.files, progress.bytes = len(self._chosen), sum(node.size for node in self._chosen)
+        progress.room_bytes = await self._room_bytes()
+
+    async def _fetch_chosen(self) -> str:
+        """Fetch until everything is done that can be; why it was not begun with all of it, "" if it was."""
+        async with trio.open_nursery() as nursery:
+            for node in self._chosen:
+                full = await self._begin_file(node, nursery)
+                if full:
+                    return full
+        return ""
+
+    async def _begin_file(self, node: Node, nursery: trio.Nursery) -> str:
+        """Begin the windows of a file, each where the one before it ends; they go on in `nursery`. Why not all of them: the cache
+        takes no more."""
+        fetching = _Fetching(node)
+        self._take_note(fetching, 0)
+        at = 0
+        while at < node.size and fetching.error is None:
+            span = ByteRange(at, min(at + WINDOW_BYTES, node.size))
+            self._begun_bytes += len(span)
+            self.progress.room_bytes = await self._room_bytes()
+            if self._begun_bytes > self.progress.room_bytes:
+                return "the cache keeps no more; see --cache-size"
+            at = await nursery.start(self._fetch_window, fetching, span)
+        return ""
+
+    async def _fetch_window(
+        self, fetching: _Fetching, span: ByteRange, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Have a window of a file in the store; started, as soon as that is known, with where it ends."""
+        reader = self._view.open_file(fetching.node)
+        end = 0
+
+        def on_covered(until: int) -> None:
+            nonlocal end
+            if not end:
+                end = until
+                task_status.started(end)
+
+        try:
+            await self._patiently(partial(self._bring, reader, span, on_covered))
+            self._take_note(fetching, end - span.start)
+        except XetfsError as exc:
+            self._give_up(fetching, exc)
+            on_covered(span.end)
+        finally:
+            reader.close()
+
+    async def _bring(self, reader: FileReader, span: ByteRange, on_covered: Callable[[int], None]) -> None:
+        """Load a window when it is its turn, after the programs that wait."""
+        cost = max(len(span), WINDOW_COST_MIN)
+        await self._under_way.acquire(cost, Urgency(demand=False))
+        limit = self._under_way.limit
+        try:
+            with trio.move_on_after(YIELD_S):
+                await self._engine.wait_served()
+            await reader.bring(span, on_covered)
+            self._under_way.limit = min(self._under_way.limit + UNDER_WAY_BYTES_MORE, UNDER_WAY_BYTES_MAX)
+        except trio.TooSlowError:
+            self._under_way.limit = max(limit // 2, WINDOW_BYTES)
+            raise
+        finally:
+            self._under_way.release(cost)
+
+    def _take_note(self, fetching: _Fetching, count: int) -> None:
+        fetching.done += count
+        self.progress.bytes_done += count
+        self.progress.files_done += fetching.done == fetching.node.size
+
+    def _give_up(self, fetching: _Fetching, error: XetfsError) -> None:
+        if fetching.error is None:
+            fetching.error = error
+            self.progress.files_failed += 1
+            self.progress.reason = f"{fetching.node.path}: {error}"
+            log.warning("not prefetched path=%r: %s", fetching.node.path, error)
+
+    async def _patiently(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work`, again and again while nobody answers. Raises its other errors."""
+        state, pause_s = self.progress.state, RETRY_S
+        while True:
+            try:
+                await work()
+            except (Unavailable, RateLimited, trio.TooSlowError) as exc:
+                self.progress.state, self.progress.reason = "waiting", str(exc) or "no answer in time"
+                log.info("prefetch waits %g s: %s", pause_s, self.progress.reason)
+            else:
+                if self.progress.state == "waiting":
+                    self.progress.state, self.progress.reason = state, ""
+                return
+            await trio.sleep(pause_s)
+            pause_s = min(2 * pause_s, RETRY_MAX_S)
+
+    async def _room_bytes(self) -> int:
+        """How much the cache may be filled with: nothing while the disk fails. One hop to a thread."""
+        store = await trio.to_thread.run_sync(self._engine.shelf.store.statistics)
+        return 0 if store.state == "failing" else int(CACHE_SHARE * store.bytes_max)
+
+
+def matches(path: str, glob: str) -> bool:
+    return fnmatchcase(path, f"{glob}*" if glob.endswith("/") else glob)
+
+
+@asynccontextmanager
+async def open_preload(engine: Engine, view: RepoView, globs: Sequence[str]) -> AsyncIterator[Preload]:
+    """A run that fetches once it is begun, and ends with the context at the latest. Its files are chosen if that is quick."""
+    preload = Preload(engine, view, globs)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(preload.run)
+        with trio.move_on_after(MATCH_S):
+            await preload.matched.wait()
+        try:
+            yield preload
+        finally:
+            nursery.cancel_scope.cancel()
