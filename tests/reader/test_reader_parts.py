@@ -152,6 +152,14 @@ def test_a_program_that_looks_at_the_beginning_is_not_led_far() -> None:
     assert want.ahead_until <= 6 * MIB
 
 
+def test_who_leaves_out_most_is_not_led_far() -> None:
+    """It touches a page here and there, each near the last: what it left out it has not read."""
+    prefetcher = make_prefetcher()
+    for start in range(0, 64 * MIB, MIB):
+        want = prefetcher.observe(ByteRange(start, start + 4 * KIB))
+        assert want.ahead_until <= start + 4 * MIB
+
+
 def test_requests_out_of_order_stay_one_stream() -> None:
     prefetcher = make_prefetcher()
     prefetcher.observe(ByteRange(0, 128 * KIB))

@@ -33,7 +33,7 @@ from xetfs.reader.planner import gaps_in
 from xetfs.reader.prefetch import Prefetcher, Want
 from xetfs.reader.shelf import Shelf
 from xetfs.reader.sources import Source
-from xetfs.settings import Settings
+from xetfs.settings import MIB, Settings
 from xetfs.store.api import Block
 from xetfs.telemetry import Counters
 
@@ -48,6 +48,8 @@ DEADLINE_SHARE = 0.9
 """A window ends a little before the operations that wait for it do, so that its error is known and can be kept."""
 PIECE_ATTEMPTS_MAX = 8
 """Times that one place is looked for: each follows an eviction or a bad block under the reader, which do not come in rows."""
+HELD_AHEAD_BYTES = 32 * MIB
+"""How far ahead of a reader blocks of the store are loaded: the disk is near, and they take memory until they are read."""
 LAYOUT_PIECES = 4
 """Pieces of a header that are looked at after one read. A header of 11 MB with 50,000 tensors has 170."""
 
@@ -75,6 +77,7 @@ class _Chain:
         self.extend(want)
 
     def extend(self, want: Want) -> None:
+        self.begins = want.demand.start
         self.until = want.ahead_until
         self.limit = want.limit
         self.step = want.step
@@ -374,7 +377,13 @@ class FileReader:
         try:
             while chain.at < chain.until and self.in_use:
                 await self._recall(ByteRange(chain.at, chain.until))
-                chain.at = await self._step_ahead(chain.at, min(chain.at + chain.step, chain.limit))
+                run = self._run_at(chain.at)
+                if run is None:
+                    chain.at = await self._load_ahead(chain.at, min(chain.at + chain.step, chain.limit))
+                elif chain.at < chain.begins + HELD_AHEAD_BYTES:
+                    chain.at = await self._open_ahead(run, chain.at, chain.until)
+                else:
+                    break
                 moved, chain.moved = chain.moved, trio.Event()
                 moved.set()
         except Exception:
@@ -383,16 +392,17 @@ class FileReader:
             del self._chains[stream]
             chain.moved.set()
 
-    async def _step_ahead(self, at: int, end: int) -> int:
-        """Take care of bytes from `at` on, at most until `end`; returns the offset up to which that is done."""
-        run = self._run_at(at)
-        if run is not None:
-            block = await self._shelf.open_ahead(run.xorb, run.chunks.start + run.position(at))
-            if block is None:
-                await self._forget_unheld(ByteRange(at, end))
-                return at
-            last = min(block.chunks.end, run.chunks.end) - run.chunks.start
-            return run.ends[last - 1]
+    async def _open_ahead(self, run: Run, at: int, until: int) -> int:
+        """Have the block at hand that has the bytes of a run from `at` on; returns the offset up to which that is done."""
+        block = await self._shelf.open_ahead(run.xorb, run.chunks.start + run.position(at), until - at, nursery=self._nursery)
+        if block is None:
+            await self._forget_unheld(ByteRange(at, until))
+            return at
+        last = min(block.chunks.end, run.chunks.end) - run.chunks.start
+        return run.ends[last - 1]
+
+    async def _load_ahead(self, at: int, end: int) -> int:
+        """Load a window from `at` on, at most until `end`; returns the offset that it will reach."""
         window = self._window_at(at)
         if window is None:
             window = self._start(self._gaps(ByteRange(at, end))[0], Urgency(demand=False))

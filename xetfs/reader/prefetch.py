@@ -69,12 +69,14 @@ class Want:
 
 @dataclass(slots=True, eq=False)
 class _Stream:
-    """began, reached: where its program began, and how far it has come. unit, crossed: which unit the program has come to, and
-    how often it went on from one to another. alone: no second read has followed."""
+    """began, reached: where its program began, and how far it has come. asked: bytes of all its reads; less than the way from the
+    one to the other when places were left out. unit, crossed: which unit the program has come to, and how often it went on from
+    one to another. alone: no second read has followed."""
 
     number: int
     began: int
     reached: int
+    asked: int
     ahead_until: int
     step: int
     unit: int | None
@@ -123,7 +125,7 @@ class Prefetcher:
         if len(self._streams) >= STREAMS_MAX:
             del self._streams[0]
         self._begun += 1
-        stream = _Stream(self._begun, began, span.end, max(span.end, until), self._step_min, unit)
+        stream = _Stream(self._begun, began, span.end, len(span), max(span.end, until), self._step_min, unit)
         self._streams.append(stream)
         if until > span.end:
             self._unread_units += 1
@@ -160,8 +162,8 @@ class Prefetcher:
         return min(unit.end, span.start + (self._ahead_max if from_its_beginning else self._step_max))
 
     def _follow(self, stream: _Stream, span: ByteRange) -> Want:
-        forward = span.end > stream.reached
-        if not forward:
+        stream.asked += len(span)
+        if span.end <= stream.reached:
             return Want(span, 0, self._size, stream.step, stream.number)
         if stream.alone:
             stream.alone = False
@@ -175,7 +177,7 @@ class Prefetcher:
 
     def _ahead_of(self, stream: _Stream, request: int) -> int:
         """How many bytes ahead of a stream to load, when the kernel has come forward with a request of `request` bytes."""
-        asked = max(stream.reached - stream.began, 0)
+        asked = min(max(stream.reached - stream.began, 0), stream.asked)
         if self._awaits_layout:
             return min(asked, self._ahead_max)
         surely_read = max(asked - REQUESTS_UNSURE * request, 0)

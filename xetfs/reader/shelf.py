@@ -19,13 +19,14 @@ from dataclasses import dataclass
 
 import trio
 
+from xetfs.errors import CorruptData
 from xetfs.protocol.hashes import XorbHash
 from xetfs.protocol.ranges import ChunkRange
 from xetfs.protocol.xorb import XorbBlock
 from xetfs.reader.budget import Budget
 from xetfs.settings import MIB
 from xetfs.store.api import Block, ChunkStore
-from xetfs.store.blocks import MemoryBlock
+from xetfs.store.memory import MemoryBlock
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,11 @@ WRITE_BATCH = 8
 """Blocks that one hop to the writer thread stores: a hop costs 0.1 ms, a small block's write not much more."""
 READ_BYTES_MAX = 32 * MIB
 """Blocks that were read and are written, kept in memory: the store and the kernel's cache have them too."""
+LOADED_BYTES_MAX = 64 * MIB
+"""Blocks of the store in memory that nobody has read yet. With more readers than that is enough for, the disk reads ahead into
+the page cache for some of them."""
+LOADED_SHARE_MIN = 0.5
+"""Part of a block that must be wanted for the block to be loaded whole."""
 DRAIN_TIMEOUT_S = 10.0
 """Longest that closing waits for blocks to be written; what is not written by then is fetched again one day."""
 
@@ -44,6 +50,8 @@ class _Shelved:
     bytes: int
     written: bool = False
     read: bool = False
+    loaded: bool = False
+    """Whether it came from the store, for somebody who has not read it yet."""
 
 
 class Shelf:
@@ -58,21 +66,27 @@ class Shelf:
         self._work = trio.Event()
         self._idle = trio.Event()
         self._idle.set()
+        self._loading: dict[Block, trio.Event] = {}
+        self._loaded_bytes = 0
         self._threads = trio.CapacityLimiter(4)
+        self._loader_threads = trio.CapacityLimiter(2)
         self._writer_thread = trio.CapacityLimiter(1)
 
     # Looking for blocks
 
     def find_nowait(self, xorb: XorbHash, chunk: int) -> Block | None:
-        """A block that holds this chunk and is in memory or open, for somebody who will read it."""
+        """A block that holds this chunk and is in memory, or open and not about to be, for somebody who will read it."""
         entry = self._shelved(xorb, chunk)
         if entry is None:
-            return self.store.find_nowait(xorb, chunk)
+            return self.store.find_nowait(xorb, chunk) if self._load_of(xorb, chunk) is None else None
         self._mark_read(entry)
         return entry.block
 
     async def find(self, xorb: XorbHash, chunk: int) -> Block | None:
         """A block that holds this chunk, wherever it is kept, for somebody who will read it. May hop to a thread."""
+        loaded = self._load_of(xorb, chunk)
+        if loaded is not None:
+            await loaded.wait()
         return self.find_nowait(xorb, chunk) or await self._find_in_store(xorb, chunk)
 
     async def peek(self, xorb: XorbHash, chunk: int) -> Block | None:
@@ -82,19 +96,52 @@ class Shelf:
             return entry.block
         return self.store.find_nowait(xorb, chunk) or await self._find_in_store(xorb, chunk)
 
-    async def open_ahead(self, xorb: XorbHash, chunk: int) -> Block | None:
-        """The same for somebody who knows that it will be read soon: the disk begins to bring it."""
+    async def open_ahead(self, xorb: XorbHash, chunk: int, amount: int, *, nursery: trio.Nursery) -> Block | None:
+        """The same for somebody who will soon read `amount` bytes from the chunk on: what must be waited for begins to come.
+
+        A block that is wanted for the most part is loaded into memory, in a task of `nursery`.
+        """
         entry = self._shelved(xorb, chunk)
         if entry is not None:
             return entry.block
-
-        def open_block() -> Block | None:
-            block = self.store.find(xorb, chunk)
-            if block is not None:
-                block.read_ahead()
+        block = self.store.find_nowait(xorb, chunk) or await self._find_in_store(xorb, chunk)
+        if block is None or block.at_hand or block in self._loading:
             return block
+        size, start = block.offsets[-1], block.offsets[chunk - block.chunks.start]
+        end = min(start + amount, size)
+        if end - start >= LOADED_SHARE_MIN * size and self._has_room_to_load(size):
+            self._loading[block] = trio.Event()
+            nursery.start_soon(self._load, block)
+        else:
+            await trio.to_thread.run_sync(block.read_ahead, start, end, limiter=self._threads)
+        return block
 
-        return await trio.to_thread.run_sync(open_block, limiter=self._threads)
+    def _has_room_to_load(self, size: int) -> bool:
+        budget = self.budget
+        return self._loaded_bytes + size <= LOADED_BYTES_MAX and budget.held - self._read_bytes + size <= budget.limit
+
+    async def _load(self, block: Block) -> None:
+        """Put a block of the store on the shelf. Whoever waits for it meanwhile finds out by himself if it is bad."""
+        size = block.offsets[-1]
+        self.budget.add(size)
+        self._loaded_bytes += size
+        try:
+            loaded = await trio.to_thread.run_sync(block.load, limiter=self._loader_threads)
+            self._put_up(loaded, written=True).loaded = True
+            self._loaded_bytes += size
+        except CorruptData as exc:
+            log.debug("a block was not loaded: %s", exc)
+        finally:
+            self._loaded_bytes -= size
+            self.budget.release(size)
+            self._loading.pop(block).set()
+
+    def _load_of(self, xorb: XorbHash, chunk: int) -> trio.Event | None:
+        """What tells that a block with this chunk has been loaded, if one is being loaded."""
+        for block, loaded in self._loading.items():
+            if block.xorb == xorb and block.chunks.start <= chunk < block.chunks.end:
+                return loaded
+        return None
 
     def _shelved(self, xorb: XorbHash, chunk: int) -> _Shelved | None:
         for entry in self._by_xorb.get(xorb, ()):
@@ -152,28 +199,35 @@ class Shelf:
 
     # Taking blocks in
 
-    def add(self, block: XorbBlock, *, keep: bool = True) -> Block:
-        """Put a decoded block on the shelf and, if it is to be kept, on its way into the store."""
-        entry = _Shelved(MemoryBlock(block), block, len(block.data), written=not keep)
+    def add(self, block: XorbBlock) -> None:
+        """Put a decoded block on the shelf, and on its way into the store."""
+        self._unwritten.append(self._put_up(block, written=False))
+        self._idle = trio.Event() if self._idle.is_set() else self._idle
+        self._work.set()
+
+    def _put_up(self, block: XorbBlock, *, written: bool) -> _Shelved:
+        entry = _Shelved(MemoryBlock(block), block, len(block.data), written)
         entries = self._by_xorb.setdefault(block.xorb, [])
         entries.insert(bisect_right(entries, block.chunks.start, key=lambda other: other.block.chunks.start), entry)
         self._unread[entry] = None
         self.budget.add(entry.bytes)
-        if keep:
-            self._unwritten.append(entry)
-            self._idle = trio.Event() if self._idle.is_set() else self._idle
-            self._work.set()
-        return entry.block
+        return entry
 
     def _mark_read(self, entry: _Shelved) -> None:
         if entry.read:
             self._read.move_to_end(entry)
             return
         entry.read = True
+        self._forget_loaded(entry)
         del self._unread[entry]
         self._read[entry] = None
         self._read_bytes += entry.bytes
         self._trim(READ_BYTES_MAX)
+
+    def _forget_loaded(self, entry: _Shelved) -> None:
+        if entry.loaded:
+            entry.loaded = False
+            self._loaded_bytes -= entry.bytes
 
     def _trim(self, read_bytes_max: int) -> None:
         """Drop what was read and is written, the least recently used first, down to `read_bytes_max`."""
@@ -205,6 +259,7 @@ class Shelf:
             del self._read[entry]
             self._read_bytes -= entry.bytes
         else:
+            self._forget_loaded(entry)
             del self._unread[entry]
         entries = self._by_xorb[entry.block.xorb]
         entries.remove(entry)

@@ -50,8 +50,10 @@ class Block(Protocol):
     def read_nowait(self, start: int, end: int) -> bytes | memoryview | None:
         """Bytes [start, end) of the block, or None if the disk must be waited for. Raises CorruptData as `read` does."""
 
-    def read_ahead(self) -> None:
-        """Ask the disk for the block's bytes, which somebody will soon read; does not wait for them. For a worker thread."""
+    @property
+    def at_hand(self) -> bool:
+        """Whether asking the disk for the block's bytes ahead of a reader seems of no use: the last read, or a request made since
+        then, did not have to wait. False for a block that was just opened."""
 
     def read(self, start: int, end: int) -> bytes | memoryview:
         """Bytes [start, end) of the block, exactly as many. May block.
@@ -59,6 +61,12 @@ class Block(Protocol):
         Raises CorruptData if a chunk under the range is not what its hash says or cannot be read at all; the block is of no use
         then and should be given to `ChunkStore.drop`. Raises ValueError if the range is not within the block.
         """
+
+    def read_ahead(self, start: int, end: int) -> None:
+        """Ask the disk for these bytes, which somebody will soon read; does not wait for them. For a worker thread."""
+
+    def load(self) -> XorbBlock:
+        """The whole block in memory, each chunk checked. May block. Raises CorruptData as `read` does."""
 
 
 @dataclass(frozen=True, slots=True)

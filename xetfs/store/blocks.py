@@ -1,4 +1,4 @@
-"""Blocks that can be read: in memory, and in a file; and the form of that file.
+"""Blocks in files, and the form of such a file.
 
 A file holds one block and says whose it is, so that no file can stand in for another:
 
@@ -14,8 +14,6 @@ A file holds one block and says whose it is, so that no file can stand in for an
 The header is checked when the file is opened, and the file's size against it. The chunks are checked one by one, each when it is
 first read through this opening; from then on reads give exactly the bytes asked for. What happens to the file's bytes on the disk
 after that, within the life of one handle, is the kernel's page cache's word against ours: it is not checked again.
-
-In memory (MemoryBlock) a block was checked by whoever decoded it.
 
 A DiskBlock may be read by several threads at once, without a lock. Its descriptor is closed when the last reference to it is
 gone, never while somebody could be reading: a descriptor closed too early could by then be another file's.
@@ -38,48 +36,18 @@ from xetfs.errors import CorruptData
 from xetfs.protocol.hashes import ChunkHash, MerkleHash, XorbHash, chunk_hash
 from xetfs.protocol.ranges import ChunkRange
 from xetfs.protocol.xorb import XorbBlock
+from xetfs.store.whole import read_whole
 from xetfs.store.writing import PAGE_BYTES
 
 _MAGIC: Final = b"XETFSBK1"
 _FIXED: Final = struct.Struct("<8s32sII")
-_HASH_BYTES: Final = 32
+HASH_BYTES: Final = 32
 _CHECKSUM_KEY: Final = blake3(b"xetfs: checksum of a block file's header").digest()
 _FIRST_READ_BYTES: Final = 16384
 """Covers the header of a block of 450 chunks, about 28 MiB of data; a longer one is read in a second step."""
 _NOWAIT: Final = getattr(os, "RWF_NOWAIT", 0)
 _AHEAD_BYTES: Final = 8 * 1024 * 1024
 """How much the kernel is asked to read ahead for somebody who reads on: a usual block."""
-
-
-class MemoryBlock:
-    """A decoded block; its bytes are those of the XorbBlock, not a copy."""
-
-    __slots__ = ("_data", "_raw_hashes", "chunks", "hashes", "offsets", "xorb")
-
-    def __init__(self, block: XorbBlock) -> None:
-        self.xorb: XorbHash = block.xorb
-        self.chunks: ChunkRange = block.chunks
-        self.offsets: Sequence[int] = block.offsets
-        self.hashes: Sequence[ChunkHash] = block.hashes
-        self._data: memoryview = block.data
-        self._raw_hashes = b"".join(block.hashes)
-
-    def raw_hashes(self, first: int, last: int) -> bytes:
-        return self._raw_hashes[_HASH_BYTES * first : _HASH_BYTES * last]
-
-    def read_nowait(self, start: int, end: int) -> memoryview:
-        if not 0 <= start <= end <= len(self._data):
-            raise ValueError(f"bytes {start}-{end} are not within {self!r}")
-        return self._data[start:end]
-
-    def read_ahead(self) -> None:
-        """It is at hand."""
-
-    def read(self, start: int, end: int) -> memoryview:
-        return self.read_nowait(start, end)
-
-    def __repr__(self) -> str:
-        return f"MemoryBlock({self.xorb.hex()[:12]}, {self.chunks.start}-{self.chunks.end}, {len(self._data)} bytes)"
 
 
 class _HashTable(Sequence[ChunkHash]):
@@ -91,7 +59,7 @@ class _HashTable(Sequence[ChunkHash]):
         self._raw = raw
 
     def __len__(self) -> int:
-        return len(self._raw) // _HASH_BYTES
+        return len(self._raw) // HASH_BYTES
 
     @overload
     def __getitem__(self, index: int) -> ChunkHash: ...
@@ -100,8 +68,8 @@ class _HashTable(Sequence[ChunkHash]):
     def __getitem__(self, index: int | slice) -> ChunkHash | Sequence[ChunkHash]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        at = range(len(self))[index] * _HASH_BYTES
-        return ChunkHash(MerkleHash(self._raw[at : at + _HASH_BYTES]))
+        at = range(len(self))[index] * HASH_BYTES
+        return ChunkHash(MerkleHash(self._raw[at : at + HASH_BYTES]))
 
 
 class DiskBlock:
@@ -116,6 +84,7 @@ class DiskBlock:
         "_size",
         "_verified",
         "_whole",
+        "at_hand",
         "chunks",
         "hashes",
         "name",
@@ -141,28 +110,30 @@ class DiskBlock:
         self._verified = bytearray(len(chunks))
         self._whole = False
         self._next = -1
+        self.at_hand = False
         self.recent = True
         """Used since its place among the open blocks was last considered (handles.py)."""
         self.used = False
         """Used since the index was last told (disk.py)."""
 
     def raw_hashes(self, first: int, last: int) -> bytes:
-        return self._raw_hashes[_HASH_BYTES * first : _HASH_BYTES * last]
-
-    def read_ahead(self) -> None:
-        os.posix_fadvise(self._fd, self._base, self._size, os.POSIX_FADV_WILLNEED)
+        return self._raw_hashes[HASH_BYTES * first : HASH_BYTES * last]
 
     def read_nowait(self, start: int, end: int) -> bytes | memoryview | None:
         if not _NOWAIT:
             return None
         if not self._whole or not 0 <= start <= end <= self._size:
-            return self._read(start, end, _NOWAIT)
+            data = self._read(start, end, _NOWAIT)
+            self.at_hand = data is not None
+            return data
         buffer = bytearray(end - start)  # the way of nearly all reads: one call of the system, and little else
         try:
-            got = os.preadv(self._fd, (buffer,), self._base + start, _NOWAIT)
+            if os.preadv(self._fd, (buffer,), self._base + start, _NOWAIT) == end - start:
+                return memoryview(buffer)
         except OSError:
-            return None
-        return memoryview(buffer) if got == end - start else None
+            pass
+        self.at_hand = False
+        return None
 
     def read(self, start: int, end: int) -> bytes | memoryview:
         data = self._read(start, end, 0)
@@ -172,6 +143,26 @@ class DiskBlock:
             os.posix_fadvise(self._fd, self._base + end, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
         self._next = end
         return data
+
+    def read_ahead(self, start: int, end: int) -> None:
+        os.posix_fadvise(self._fd, self._base + start, end - start, os.POSIX_FADV_WILLNEED)
+        self.at_hand = True
+
+    def load(self) -> XorbBlock:
+        try:
+            data, is_cached = read_whole(self._fd, self._base, self._size)
+        except OSError as exc:
+            raise CorruptData(f"{self!r} cannot be read from the disk: {exc.strerror}") from exc
+        if len(data) < self._size:
+            raise CorruptData(f"{self!r} ends after {len(data)} bytes")
+        offsets, hashes = tuple(self.offsets), tuple(self.hashes)
+        for i, expected in enumerate(hashes):
+            if chunk_hash(data[offsets[i] : offsets[i + 1]]) != expected:
+                raise CorruptData(f"chunk {self.chunks.start + i} in {self!r} is not what its hash says")
+        if is_cached:
+            self._verified[:] = b"\1" * len(self._verified)
+            self._whole = self.at_hand = True
+        return XorbBlock(self.xorb, self.chunks, data.toreadonly(), offsets, hashes)
 
     def _read(self, start: int, end: int, flags: int) -> bytes | memoryview | None:
         if not 0 <= start <= end <= self._size:
@@ -238,7 +229,7 @@ def encode_header(block: XorbBlock) -> bytes:
 
 
 def _header_bytes(chunks: int) -> int:
-    return _FIXED.size + chunks * (4 + _HASH_BYTES) + _HASH_BYTES
+    return _FIXED.size + chunks * (4 + HASH_BYTES) + HASH_BYTES
 
 
 def _data_start(chunks: int) -> int:
@@ -257,13 +248,13 @@ def open_block(fd: int, name: str, xorb: XorbHash, chunks: ChunkRange) -> DiskBl
         head, zeros = head[:header_bytes], head[header_bytes:data_start]
         if len(head) < header_bytes or head[: _FIXED.size] != _FIXED.pack(_MAGIC, xorb, chunks.start, chunks.end):
             raise CorruptData(f"{name} is not the file of chunks {chunks.start}-{chunks.end} of xorb {xorb.hex()[:12]}")
-        if blake3(head[:-_HASH_BYTES], key=_CHECKSUM_KEY).digest() != head[-_HASH_BYTES:] or any(zeros):
+        if blake3(head[:-HASH_BYTES], key=_CHECKSUM_KEY).digest() != head[-HASH_BYTES:] or any(zeros):
             raise CorruptData(f"the header of {name} is damaged")
         table_end = _FIXED.size + 4 * len(chunks)
         offsets = _offsets(head[_FIXED.size : table_end])
         if data_start + offsets[-1] != size:
             raise CorruptData(f"{name} has {size} bytes in place of {data_start + offsets[-1]}")
-        return DiskBlock(fd, name, xorb, chunks, offsets, head[table_end:-_HASH_BYTES], data_start)
+        return DiskBlock(fd, name, xorb, chunks, offsets, head[table_end:-HASH_BYTES], data_start)
     except BaseException:
         os.close(fd)
         raise

@@ -1,4 +1,4 @@
-"""A store in memory: the whole contract without a disk.
+"""Blocks in memory, and a store of them: the whole contract without a disk.
 
 One lock guards everything and is held for dictionary operations only, so the `…_nowait` methods may take it too.
 """
@@ -8,18 +8,56 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Final
 
 from xetfs import telemetry
-from xetfs.protocol.hashes import XorbHash
+from xetfs.protocol.hashes import ChunkHash, XorbHash
 from xetfs.protocol.ranges import ChunkRange
 from xetfs.protocol.xorb import XorbBlock
 from xetfs.settings import GIB
 from xetfs.store.api import RECORD_BYTES_MAX, Block, StoreStatistics, covered_by
-from xetfs.store.blocks import MemoryBlock
+from xetfs.store.blocks import HASH_BYTES
 from xetfs.telemetry import Counters
 
 _BlockKey = tuple[XorbHash, ChunkRange]
 _RecordKey = tuple[str, str]
+
+
+class MemoryBlock:
+    """A decoded block, checked by whoever decoded it; its bytes are those of the XorbBlock, not a copy."""
+
+    __slots__ = ("_block", "_data", "_raw_hashes", "chunks", "hashes", "offsets", "xorb")
+
+    at_hand: Final = True
+
+    def __init__(self, block: XorbBlock) -> None:
+        self._block = block
+        self.xorb: XorbHash = block.xorb
+        self.chunks: ChunkRange = block.chunks
+        self.offsets: Sequence[int] = block.offsets
+        self.hashes: Sequence[ChunkHash] = block.hashes
+        self._data: memoryview = block.data
+        self._raw_hashes = b"".join(block.hashes)
+
+    def raw_hashes(self, first: int, last: int) -> bytes:
+        return self._raw_hashes[HASH_BYTES * first : HASH_BYTES * last]
+
+    def read_nowait(self, start: int, end: int) -> memoryview:
+        if not 0 <= start <= end <= len(self._data):
+            raise ValueError(f"bytes {start}-{end} are not within {self!r}")
+        return self._data[start:end]
+
+    def read(self, start: int, end: int) -> memoryview:
+        return self.read_nowait(start, end)
+
+    def read_ahead(self, start: int, end: int) -> None:
+        """It is at hand."""
+
+    def load(self) -> XorbBlock:
+        return self._block
+
+    def __repr__(self) -> str:
+        return f"MemoryBlock({self.xorb.hex()[:12]}, {self.chunks.start}-{self.chunks.end}, {len(self._data)} bytes)"
 
 
 class MemoryStore:
