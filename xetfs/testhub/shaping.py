@@ -10,6 +10,8 @@ import trio
 SLICE_BYTES: Final = 64 * 1024
 """What is sent at a time when bandwidth is limited."""
 _SLACK_S = 0.002  # sleeps shorter than this cost more than they shape
+LATE_S: Final = 0.005
+"""How late a sender may wake up without a loss: a real line has a queue that it works off in the meantime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Line:
 
     def reserve(self, length: int) -> float:
         """When the last of `length` bytes, sent now, would be through (trio's clock)."""
-        self._free_at = max(self._free_at, trio.current_time()) + length / self.bytes_s
+        self._free_at = max(self._free_at, trio.current_time() - LATE_S) + length / self.bytes_s
         return self._free_at
 
 
