@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 
 import httpcore
 import httpx
@@ -118,16 +117,6 @@ async def test_the_next_address_of_a_name_is_tried_when_the_first_refuses(names:
         async with client_of(url, attempts_max=1) as client:
             assert (await client.request(f"{url}/x", "x")).body == b"ok"
     assert names.asked == ["hub.example"]
-
-
-async def test_nobody_listening_is_unavailable() -> None:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))  # bound and not listening: refuses, and nobody else can take the port
-        url = f"http://127.0.0.1:{held.getsockname()[1]}"
-        async with client_of(url, attempts_max=2) as client:
-            with pytest.raises(Unavailable, match="cannot connect"):
-                await client.request(f"{url}/x", "x")
-            assert client.counters[NET_RETRIES] == 1
 
 
 def test_the_private_names_that_are_relied_on_are_there() -> None:
