@@ -6,7 +6,7 @@ from loopback import Names
 
 from xetfs.cas import fetching
 from xetfs.cas.client import CasClient
-from xetfs.net import retry
+from xetfs.net import reach, retry
 from xetfs.reader import file
 
 
@@ -27,6 +27,8 @@ def _nothing_known_of_servers() -> None:
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between attempts have tests of their own, on a clock that does not wait."""
     monkeypatch.setattr(retry, "PAUSE_FIRST_S", 0.02)
+    monkeypatch.setattr(reach, "DOUBT_PAUSE_S", 0.02)
+    monkeypatch.setattr(reach, "PROBE_PAUSE_S", 0.05)
     monkeypatch.setattr(file, "FAILURE_KEPT_S", 0.0)
 
 

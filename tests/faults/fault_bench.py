@@ -37,6 +37,7 @@ DEADLINE_S: Final = 3.0
 ATTEMPTS: Final = 3
 STALL_S: Final = 0.7
 CONNECT_S: Final = 0.5
+OUTAGE_S: Final = 0.3
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class Bench:
             "cache_dir": cache,
             "memory_bytes_max": 64 * MIB,
             "connect_timeout_s": CONNECT_S,
+            "outage_patience_s": OUTAGE_S,
             "stall_timeout_s": STALL_S,
             "stall_timeout_min_s": STALL_S / 2,
             "attempts_max": ATTEMPTS,

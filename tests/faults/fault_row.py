@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from fault_bench import DEADLINE_S, PLACES, WARM, Bench, User, open_user, perform
 from fault_kinds import KINDS
 
@@ -25,6 +26,9 @@ from xetfs.telemetry import (
 
 TABLE = Path(__file__).parents[2] / "docs" / "faults.md"
 COUNTED = (NET_RETRIES, NET_FAILURES, NET_STALLS, CAS_URL_REFRESHES, READER_CORRUPT_WINDOWS)
+OUT_OF_REACH = "ENETUNREACH"
+PROBED_EVERY_S = 0.05
+AT_ONCE_S = 0.1
 GRACE_S = 2.0
 """What a busy machine may add to any time."""
 
@@ -81,9 +85,14 @@ async def carry_out(bench: Bench, cache: Path, row: Row, monkeypatch: pytest.Mon
         bench.hub.log.reset()
         async with KINDS[row.fault](bench, place, count):
             outcome = await _measure(bench, user, row)
+            if outcome.sees == OUT_OF_REACH:
+                await _fails_at_once(bench, user, row)
             await _others_go_on(user)
         bench.heal()
-        assert await perform(bench, user, user.engine, place.operation) == "data"
+        with trio.fail_after(GRACE_S):
+            while (sees := await perform(bench, user, user.engine, place.operation)) == OUT_OF_REACH == outcome.sees:
+                await trio.testing.wait_all_tasks_blocked(PROBED_EVERY_S)
+        assert sees == "data"
     assert {host for host, _ in connected} == {"127.0.0.1"}
     assert {port for _, port in connected} <= bench.ports
     return outcome
@@ -92,6 +101,7 @@ async def carry_out(bench: Bench, cache: Path, row: Row, monkeypatch: pytest.Mon
 async def _measure(bench: Bench, user: User, row: Row) -> Outcome:
     place = PLACES[row.place]
     engine: Engine = user.engine
+    asked_before = len(bench.asked(place))
     before = engine.counters.snapshot()
     start = trio.current_time()
     with trio.fail_after(DEADLINE_S + GRACE_S):
@@ -99,7 +109,14 @@ async def _measure(bench: Bench, user: User, row: Row) -> Outcome:
     seconds = trio.current_time() - start
     moved = {name: value - before.get(name, 0) for name, value in engine.counters.snapshot().items()}
     counted = {name: moved[name] for name in COUNTED if moved.get(name)}
-    return Outcome(sees, len(bench.asked(place)) - moved.get(NET_HEDGES, 0), seconds, counted)
+    return Outcome(sees, len(bench.asked(place)) - asked_before - moved.get(NET_HEDGES, 0), seconds, counted)
+
+
+async def _fails_at_once(bench: Bench, user: User, row: Row) -> None:
+    """Once it is known that a server is out of reach, what needs it fails without being tried."""
+    again = await _measure(bench, user, row)
+    assert (again.sees, again.counters.keys()) == (OUT_OF_REACH, {NET_FAILURES})
+    assert again.seconds <= AT_ONCE_S + GRACE_S
 
 
 async def _others_go_on(user: User) -> None:
