@@ -27,6 +27,7 @@ from xetfs.errors import MachineUnfit, MountpointUnusable
 from xetfs.fs import mountpoint as outside
 from xetfs.fs.operations import Operations
 from xetfs.fs.tuning import tune
+from xetfs.fs.turns import quick_turns
 from xetfs.settings import Settings
 from xetfs.telemetry import Counters
 
@@ -125,7 +126,8 @@ class _Session:
 
     async def serve(self, tasks_max: int, scope: trio.CancelScope) -> None:
         """Answer the kernel until the mount is gone; then end the others."""
-        await pyfuse3.main(max_tasks=tasks_max)
+        with quick_turns():
+            await pyfuse3.main(max_tasks=tasks_max)
         if not self.ready:
             raise MountpointUnusable(f"{self._path} was unmounted before it was ready")
         log.info("unmounted by somebody else path=%s", self._path)
