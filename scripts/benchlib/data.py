@@ -16,13 +16,14 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 
 from benchlib.hub import Hub
+from benchlib.scale_data import Scale, prepare_scale
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -84,7 +85,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """All that is prepared. files_repo: the repo with one directory of `files` small files."""
+    """All that is prepared. files_repo: the repo with one directory of `files` small files; scale: only where it is wanted."""
 
     sizes: Sizes
     hub_directory: Path
@@ -94,11 +95,16 @@ class Data:
     model: Content
     files_repo: str
     files_plain: Path
+    scale: Scale | None = None
 
 
-def prepare(base: Path, sizes: Sizes, say: Callable[[str], None]) -> Data:
-    """What is there already, or else make it."""
-    directory = base / sizes.name()
+def prepare(base: Path, sizes: Sizes, say: Callable[[str], None], *, scale: bool) -> Data:
+    """What is there already, or else make it; with files of many sizes, if `scale`."""
+    data = _prepare(base / sizes.name(), sizes, say)
+    return replace(data, scale=prepare_scale(base / sizes.name(), data.hub_directory, say)) if scale else data
+
+
+def _prepare(directory: Path, sizes: Sizes, say: Callable[[str], None]) -> Data:
     kept = directory / "data.json"
     if kept.exists():
         manifest = json.loads(kept.read_text())

@@ -14,16 +14,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchlib.data import Content, Data
+from benchlib.data import Data
 from benchlib.hub import Hub
 from benchlib.processes import account, peak_bytes, reset_peak, settle
 from benchlib.records import Traffic
+from benchlib.scale_data import Scale
 
 COMMAND_S = 120
 END_S = 20
@@ -72,25 +73,27 @@ class Mounted:
 
 
 class Lab:
-    """See the module. watch: called with the pid of a daemon at the begin of a pass, gives what to call at its end."""
+    """See the module. watch: called with the pid of a daemon at the begin of a pass, gives what to call at its end. passes: a
+    number for passes that must differ from those before."""
 
     def __init__(self, hub: Hub, data: Data, base: Path, *, xetfs: Sequence[str] = (sys.executable, "-m", "xetfs")) -> None:
         self.hub = hub
         self.data = data
         self.base = base
         self.warm_caches: dict[str, Path] = {}
+        self.passes = 0
         self.watch: Callable[[int], Callable[[], None]] | None = None
         self._xetfs = tuple(xetfs)
 
     # A pass
 
-    def quiet(self, served: Content | None = None) -> None:
-        """Before a pass: nothing to write back, nothing in the page cache but what the hub will serve."""
+    def quiet(self, served: Iterable[Path] = ()) -> None:
+        """Before a pass: nothing to write back, nothing in the page cache but what the hub will serve, the files `served`."""
         os.sync()
         with suppress(PermissionError):
             DROP_CACHES.write_text("3")
-        for xorb in served.xorbs if served else ():
-            with xorb.open("rb", buffering=0) as file:
+        for path in served:
+            with path.open("rb", buffering=0) as file:
                 while file.read(_PIECE):
                     pass
 
@@ -160,6 +163,13 @@ class Lab:
     # Mounts
 
     @property
+    def scale(self) -> Scale:
+        """What the hub has of many sizes."""
+        if self.data.scale is None:
+            raise RuntimeError("the files of many sizes were not prepared")
+        return self.data.scale
+
+    @property
     def python(self) -> str:
         """The interpreter that xetfs runs in."""
         return self._xetfs[0]
@@ -204,14 +214,19 @@ class Lab:
         shutil.rmtree(here)
 
     @contextmanager
-    def mount_cold(self, repo: str) -> Iterator[Mounted]:
-        """Mounted on an empty cache directory, which is removed afterwards."""
+    def cold_cache(self) -> Iterator[Path]:
+        """An empty cache directory, which is removed afterwards."""
         cache = Path(tempfile.mkdtemp(prefix="cold-", dir=self.base))
         try:
-            with self.mount(repo, cache) as mounted:
-                yield mounted
+            yield cache
         finally:
             shutil.rmtree(cache, ignore_errors=True)
+
+    @contextmanager
+    def mount_cold(self, repo: str) -> Iterator[Mounted]:
+        """Mounted on an empty cache directory."""
+        with self.cold_cache() as cache, self.mount(repo, cache) as mounted:
+            yield mounted
 
     def warm_cache(self, repo: str, file: str) -> Path:
         """A cache directory that holds all of a file, filled at the first call."""

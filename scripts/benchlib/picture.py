@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Final
@@ -13,7 +14,10 @@ WIDTH: Final = 920
 LABEL_WIDTH: Final = 290
 VALUE_WIDTH: Final = 180
 ROW: Final = 24
-TOP: Final = 78
+TOP: Final = 64
+NOTE_LINE: Final = 15
+NOTE_LETTER: Final = 6.2
+"""Width of a letter of the note, on the safe side: fonts differ."""
 BAR_MAX: Final = 2.5
 """Times the target at which a bar ends; a longer one is shown cut."""
 REACHED, MISSED = "#2f7d4f", "#b3541e"
@@ -25,7 +29,9 @@ def bars(figures: Sequence[Figure], titles: Mapping[str, str], *, title: str, no
     unit = (WIDTH - LABEL_WIDTH - VALUE_WIDTH) / BAR_MAX
     one = LABEL_WIDTH + unit
     rows: list[str] = []
-    y = TOP
+    note_lines = note_text(note, WIDTH)
+    top = TOP + NOTE_LINE * len(note_lines)
+    y = top
     for scenario, heading in titles.items():
         shown = [figure for figure in figures if figure.scenario == scenario and figure.target is not None]
         if shown:
@@ -41,15 +47,23 @@ def bars(figures: Sequence[Figure], titles: Mapping[str, str], *, title: str, no
             f"<title>{escape(title)}</title>",
             f'<rect width="{WIDTH}" height="{y + 34}" fill="#ffffff"/>',
             f'<text x="16" y="28" font-size="17" font-weight="600" fill="{INK}">{escape(title)}</text>',
-            f'<text x="16" y="48" font-size="11" fill="{PALE}">{escape(note)}</text>',
-            f'<text x="{one:.1f}" y="{TOP - 8}" text-anchor="middle" fill="{PALE}">target</text>',
+            *note_lines,
+            f'<text x="{one:.1f}" y="{top - 8}" text-anchor="middle" fill="{PALE}">target</text>',
             *rows,
-            f'<line x1="{one:.1f}" y1="{TOP - 4}" x2="{one:.1f}" y2="{y}" stroke="{INK}" stroke-dasharray="3 3"/>',
+            f'<line x1="{one:.1f}" y1="{top - 4}" x2="{one:.1f}" y2="{y}" stroke="{INK}" stroke-dasharray="3 3"/>',
             f'<text x="16" y="{y + 22}" font-size="12" fill="{PALE}">Longer is better in every row; green reaches its target. '
             "The thin line spans all rounds.</text>",
             "</svg>\n",
         ]
     )
+
+
+def note_text(note: str, width: int) -> list[str]:
+    """A remark under the title, in as many lines as it takes."""
+    return [
+        f'<text x="16" y="{48 + NOTE_LINE * number}" font-size="11" fill="{PALE}">{escape(line)}</text>'
+        for number, line in enumerate(textwrap.wrap(note, int((width - 32) / NOTE_LETTER)))
+    ]
 
 
 def _bar(figure: Figure, y: float, unit: float) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from benchlib.lab import Lab
-from benchlib.scenarios import XETFS, Scenario
+from benchlib.scenarios import Scenario
 from benchlib.stacks import flame_graph, parse_stacks, top_self, top_total
 
 RATE: Final = 250
@@ -24,7 +24,7 @@ END_S: Final = 60
 
 def profile(scenario: Scenario, lab: Lab, out: Path) -> str:
     """Profile one pass with each profiler; the top entries. Leaves profile-NAME.{stacks,svg,perf.txt} in `out`."""
-    take = scenario.systems[XETFS]
+    take = scenario.systems[scenario.profiled]
     stacks_file = out / f"profile-{scenario.name}.stacks"
     lab.watch = lambda pid: _spy(pid, stacks_file)
     try:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchlib.processes import account, peak_bytes
+from benchlib.processes import peak_bytes
 
 PAGE = 4096
 
@@ -29,12 +29,12 @@ class Watch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        before, began = account("self"), time.perf_counter()
+        before, began = time.process_time(), time.perf_counter()
         try:
             yield
         finally:
             self.seconds += time.perf_counter() - began
-            self.cpu_s += account("self").since(before).cpu_s
+            self.cpu_s += time.process_time() - before
 
 
 def sequential(watch: Watch, path: str, block: int, start: int = 0, end: int | None = None) -> dict[str, float]:
@@ -81,6 +81,50 @@ def random_reads(watch: Watch, path: str, length: int, count: int, seed: int) ->
             total += os.preadv(file, [buffer], place)
     os.close(file)
     return {"bytes": total, "count": count}
+
+
+def scattered(watch: Watch, path: str, length: int, places: int, passes: int, seed: int) -> dict[str, float]:
+    """Places far from each other and from the begin of the file, `passes` times past the page cache, in random orders."""
+    chance = random.Random(seed)
+    step = (os.path.getsize(path) - length) // (places + 1) // PAGE
+    found = [(number * step + chance.randrange(max(1, step // 4))) * PAGE for number in range(1, places + 1)]
+    buffer = mmap.mmap(-1, length)
+    total = 0
+    file = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    for _ in range(passes):
+        chance.shuffle(found)
+        with watch.running():
+            for place in found:
+                total += os.preadv(file, [buffer], place)
+    os.close(file)
+    return {"bytes": total, "count": places * passes}
+
+
+def together(watch: Watch, paths: list[str], threads: int, block: int) -> dict[str, float]:
+    """Files from end to end, so many at the same time."""
+    left = iter(paths)
+    given = [0] * threads
+
+    def work(number: int) -> None:
+        for path in left:
+            given[number] += int(sequential(Watch(), path, block)["bytes"])
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    with watch.running():
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    return {"bytes": sum(given)}
+
+
+def statuses(watch: Watch, directory: str, names: list[str]) -> dict[str, float]:
+    """lstat of each name."""
+    paths = [os.path.join(directory, name) for name in names]
+    with watch.running():
+        for path in paths:
+            os.lstat(path)
+    return {"bytes": 0, "count": len(paths)}
 
 
 def threads(watch: Watch, path: str, length: int, count: int, threads: int, seed: int) -> dict[str, float]:
@@ -183,7 +227,21 @@ def tree(watch: Watch, repo: str) -> dict[str, float]:
 
 READERS: dict[str, Callable[..., dict[str, float]]] = {
     reader.__name__: reader
-    for reader in (sequential, shuffled, random_reads, threads, tensors, names, download, download_tensors, ranges, tree)
+    for reader in (
+        sequential,
+        shuffled,
+        random_reads,
+        scattered,
+        threads,
+        together,
+        tensors,
+        names,
+        statuses,
+        download,
+        download_tensors,
+        ranges,
+        tree,
+    )
 }
 
 
@@ -191,7 +249,7 @@ def main() -> None:
     name, arguments = sys.argv[1:]
     watch = Watch()
     seen = READERS[name](watch, **json.loads(arguments))
-    peak = peak_bytes("self")
+    peak = peak_bytes(os.getpid())
     print(json.dumps({"seconds": watch.seconds, "cpu_s": watch.cpu_s, "peak_bytes": peak, **seen}))
 
 

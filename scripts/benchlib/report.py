@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from benchlib.curves import Curve
 from benchlib.figures import Figure, number
 from benchlib.lab import Sample
 
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 MARK = {True: "reached", False: "MISSED", None: ""}
+FLAT = {True: "flat", False: "GROWS", None: ""}
 
 
 def table(figures: Sequence[Figure], titles: Mapping[str, str]) -> str:
@@ -57,19 +58,57 @@ def markdown(figures: Sequence[Figure], titles: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_figures(page: str, text: str) -> str:
-    """The page with `text` in the place that it keeps for figures. Raises ValueError when it keeps none."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError("the page has no place for figures")
+def curve_table(curves: Sequence[Curve], titles: Mapping[str, str]) -> str:
+    """For a terminal: a line for each curve, with its value at each size."""
+    lines: list[str] = []
+    for scenario, title in titles.items():
+        own = [curve for curve in curves if curve.scenario == scenario]
+        if own:
+            sizes = "".join(f"{size:>12,}" for size in own[0].sizes)
+            lines += ["", f"{title}  [{scenario}]", f"  {own[0].axis:<38}{sizes}  {'growth':>9}"]
+        for curve in own:
+            values = "".join(f"{number(median):>12}" for median in curve.medians)
+            limit = f" (≤ {number(curve.growth_max)})" if curve.growth_max is not None else ""
+            lines.append(f"  {curve.label:<38.38}{values}  {number(curve.growth):>7} ×  {FLAT[curve.is_flat]}{limit}".rstrip())
+    judged = [curve for curve in curves if curve.is_flat is not None]
+    lines += ["", f"{sum(curve.is_flat is True for curve in judged)} of {len(judged)} curves flat"]
+    lines += [f"  grows: {curve.scenario}, {curve.name}: {number(curve.growth)} ×" for curve in judged if not curve.is_flat]
+    return "\n".join(lines)
+
+
+def curve_markdown(curves: Sequence[Curve], titles: Mapping[str, str]) -> str:
+    """The curves, a table for each scenario, for the documents."""
+    lines: list[str] = []
+    for scenario, title in titles.items():
+        own = [curve for curve in curves if curve.scenario == scenario]
+        if own:
+            sizes = " | ".join(f"{size:,}" for size in own[0].sizes)
+            lines += [*([""] if lines else []), f"| {title}: {own[0].axis} | {sizes} | growth | allowed | |"]
+            lines += ["| --- |" + " ---: |" * (len(own[0].sizes) + 2) + " --- |"]
+        for curve in own:
+            limit = f"≤ {number(curve.growth_max)}" if curve.growth_max is not None else ""
+            values = " | ".join(number(median) for median in curve.medians)
+            lines.append(f"| {curve.label} | {values} | {number(curve.growth)} × | {limit} | {FLAT[curve.is_flat]} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_block(page: str, name: str, text: str) -> str:
+    """The page with `text` in the place that it keeps under this name. Raises ValueError when it keeps none."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"the page has no place for {name}")
     return f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}"
 
 
 def as_json(
-    figures: Sequence[Figure], samples: Mapping[str, Mapping[str, Sequence[Sample]]], machine: Mapping[str, Any]
+    figures: Sequence[Figure],
+    curves: Sequence[Curve],
+    samples: Mapping[str, Mapping[str, Sequence[Sample]]],
+    machine: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything: the figures, and each pass."""
+    """Everything: the figures, the curves, and each pass."""
     return {
         "machine": dict(machine),
         "figures": [
@@ -86,6 +125,20 @@ def as_json(
                 "reached": figure.reached,
             }
             for figure in figures
+        ],
+        "curves": [
+            {
+                "scenario": curve.scenario,
+                "name": curve.name,
+                "how": curve.how,
+                "unit": curve.unit,
+                "axis": curve.axis,
+                "points": [{"size": size, "values": list(values)} for size, values in curve.points.items()],
+                "growth": curve.growth,
+                "growth_max": curve.growth_max,
+                "flat": curve.is_flat,
+            }
+            for curve in curves
         ],
         "passes": {
             scenario: {system: [asdict(sample) for sample in passes] for system, passes in systems.items()}

@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from benchlib.curves import Curve
 from benchlib.figures import Figure
 from benchlib.lab import Lab, Sample
 
 Pass = Callable[[Lab], Sample]
 Samples = Mapping[str, Sequence[Sample]]
 XETFS = "xetfs"
+SCALE = "scale"
+"""The group of the scenarios that have curves; their systems are xetfs with one size each."""
+
+
+def no_figures(lab: Lab, samples: Samples) -> Sequence[Figure]:
+    return ()
+
+
+def no_curves(samples: Samples) -> Sequence[Curve]:
+    return ()
 
 
 class Unproven(RuntimeError):
@@ -19,12 +30,16 @@ class Unproven(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """systems: in the order in which they take turns, xetfs first; figures: from the passes of each, one per round."""
+    """systems: in the order in which they take turns; figures, curves: from the passes of each, one per round. profiled: the
+    system whose daemon is watched, "" for none; group: another name to pick it by, with others."""
 
     name: str
     title: str
     systems: Mapping[str, Pass]
-    figures: Callable[[Lab, Samples], Sequence[Figure]]
+    figures: Callable[[Lab, Samples], Sequence[Figure]] = no_figures
+    curves: Callable[[Samples], Sequence[Curve]] = no_curves
+    profiled: str = XETFS
+    group: str = ""
 
 
 def run_rounds(scenario: Scenario, lab: Lab, rounds: int, say: Callable[[str], None]) -> dict[str, list[Sample]]:
@@ -41,7 +56,14 @@ def run_rounds(scenario: Scenario, lab: Lab, rounds: int, say: Callable[[str], N
 
 def all_scenarios() -> dict[str, Scenario]:
     """By name, in the order in which they run."""
-    from benchlib import scenarios_models, scenarios_places, scenarios_start, scenarios_stream
+    from benchlib import (
+        scenarios_cache,
+        scenarios_models,
+        scenarios_places,
+        scenarios_scale,
+        scenarios_start,
+        scenarios_stream,
+    )
 
-    modules = (scenarios_stream, scenarios_places, scenarios_models, scenarios_start)
+    modules = (scenarios_stream, scenarios_places, scenarios_models, scenarios_start, scenarios_scale, scenarios_cache)
     return {scenario.name: scenario for module in modules for scenario in module.SCENARIOS}

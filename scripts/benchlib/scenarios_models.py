@@ -20,7 +20,7 @@ def load(share: float, line: dict[str, float]) -> Pass:
     def take(lab: Lab) -> Sample:
         content = lab.data.model
         with lab.mount_cold(content.repo) as mounted:
-            lab.quiet(content)
+            lab.quiet(content.xorbs)
             path = str(mounted.path / content.file)
             with lab.hub.shaped(line):
                 return lab.measure(lambda: lab.read("tensors", path=path, share=share, seed=9), mounted)
@@ -34,7 +34,7 @@ def hf_load(line: dict[str, float]) -> Pass:
     def take(lab: Lab) -> Sample:
         content = lab.data.model
         with lab.client_env() as env, lab.hub.shaped(line):
-            lab.quiet(content)
+            lab.quiet(content.xorbs)
             return lab.measure(lambda: lab.read("download_tensors", env, repo=content.repo, file=content.file))
 
     return take

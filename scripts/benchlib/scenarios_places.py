@@ -56,7 +56,7 @@ def cold_places(*, proof: bool) -> Pass:
     def take(lab: Lab) -> Sample:
         content = lab.data.large
         with lab.mount_cold(content.repo) as mounted, nullcontext() if proof else lab.hub.without_proofs():
-            lab.quiet(content)
+            lab.quiet(content.xorbs)
             with lab.hub.shaped({"latency_s": RTT}):
                 reads: list[OneRead] = []
                 sample = lab.measure(lambda: [_read_places(lab, mounted, reads)], mounted)
@@ -105,7 +105,7 @@ def hf_places(lab: Lab) -> Sample:
     """The same places by HfFileSystem, as it comes."""
     content = lab.data.large
     with lab.client_env() as env, lab.hub.shaped({"latency_s": RTT}):
-        lab.quiet(content)
+        lab.quiet(content.xorbs)
         arguments = {"repo": content.repo, "file": content.file, "length": PAGE, "places": places(content.size, seed=6)}
         return lab.measure(lambda: lab.read("ranges", env, **arguments))
 
@@ -160,7 +160,7 @@ def threads(count: int) -> Pass:
     def take(lab: Lab) -> Sample:
         content = lab.data.large
         with lab.mount_cold(content.repo) as mounted:
-            lab.quiet(content)
+            lab.quiet(content.xorbs)
             arguments = {"path": str(mounted.path / content.file), "length": MIB, "count": READS_PER_THREAD * count}
             with lab.hub.shaped({"latency_s": THREADS_RTT}):
                 return lab.measure(lambda: lab.read("threads", **arguments, threads=count, seed=8), mounted)

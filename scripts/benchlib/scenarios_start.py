@@ -120,7 +120,7 @@ def directory_figures(lab: Lab, samples: Samples) -> Sequence[Figure]:
 
 
 SCENARIOS: Final = (
-    Scenario("start", "Start and mount", {XETFS: start}, start_figures),
+    Scenario("start", "Start and mount", {XETFS: start}, start_figures, profiled=""),
     Scenario(
         "directory",
         "A directory of many files",

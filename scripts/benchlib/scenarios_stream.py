@@ -34,7 +34,7 @@ def cold_read(name: str, line: dict[str, float]) -> Pass:
     def take(lab: Lab) -> Sample:
         content = content_of(lab, name)
         with lab.mount_cold(content.repo) as mounted:
-            lab.quiet(content)
+            lab.quiet(content.xorbs)
             path = str(mounted.path / content.file)
             with lab.hub.shaped(line):
                 return lab.measure(lambda: lab.read("sequential", path=path, block=MIB), mounted)
@@ -48,7 +48,7 @@ def hf_download(name: str, line: dict[str, float]) -> Pass:
     def take(lab: Lab) -> Sample:
         content = content_of(lab, name)
         with lab.client_env() as env, lab.hub.shaped(line):
-            lab.quiet(content)
+            lab.quiet(content.xorbs)
             return lab.measure(lambda: lab.read("download", env, repo=content.repo, file=content.file, block=MIB))
 
     return take
@@ -187,7 +187,7 @@ def many_readers(lab: Lab) -> Sample:
     """Eight processes, each its own eighth of one file."""
     content = lab.data.large
     with lab.mount_cold(content.repo) as mounted:
-        lab.quiet(content)
+        lab.quiet(content.xorbs)
         path, part = str(mounted.path / content.file), content.size // PARALLEL
         readers = [
             ("sequential", {"path": path, "block": MIB, "start": number * part, "end": (number + 1) * part})

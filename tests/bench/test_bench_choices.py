@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchlib.command import parse, sizes_of
+from benchlib.command import is_named, parse, sizes_of
 from benchlib.compare import TOLERANCES, Change, changes, describe, medians, parse_cachegrind, parse_perf
 from benchlib.data import GIB, MIB, QUICK, Sizes, floats, noise, tensor_shapes, write_model
 from benchlib.readers import READERS, Watch, pick
-from benchlib.scenarios import XETFS, all_scenarios
+from benchlib.scenarios import SCALE, XETFS, all_scenarios
 from benchlib.scenarios_places import PLACES, places
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,11 +29,20 @@ def test_different_sizes_are_kept_apart() -> None:
     assert Sizes().name() != QUICK.name() != Sizes(files=1).name()
 
 
-def test_every_scenario_measures_xetfs_first() -> None:
-    scenarios = all_scenarios()
-    assert set(scenarios) == {scenario.name for scenario in scenarios.values()}
-    for scenario in scenarios.values():
-        assert next(iter(scenario.systems)) == XETFS
+def test_every_scenario_measures_xetfs_first_and_watches_a_system_that_it_has() -> None:
+    for name, scenario in all_scenarios().items():
+        assert scenario.name == name
+        assert scenario.profiled in {"", *scenario.systems}
+        if scenario.group != SCALE:
+            assert next(iter(scenario.systems)) == XETFS
+
+
+def test_a_scenario_is_picked_by_its_name_or_its_group() -> None:
+    picked = {name for name, scenario in all_scenarios().items() if is_named(scenario, ["cold", SCALE])}
+    assert "cold" in picked
+    assert "cold-floats" not in picked
+    assert {name for name in picked if name.startswith("scale-")} == picked - {"cold"}
+    assert len(picked) > 5
 
 
 def test_made_data_is_the_same_each_time() -> None:
@@ -69,6 +78,9 @@ def test_readers_give_all_bytes_whatever_the_order(tmp_path: Path) -> None:
     assert READERS["sequential"](Watch(), path=name, block=4096) == {"bytes": MIB + 5}
     assert READERS["sequential"](Watch(), path=name, block=70_000, start=10, end=200_000) == {"bytes": 199_990}
     assert READERS["shuffled"](Watch(), path=name, block=4096, seed=1) == {"bytes": MIB + 5}
+    assert READERS["together"](Watch(), paths=[name] * 3, threads=2, block=70_000) == {"bytes": 3 * (MIB + 5)}
+    assert READERS["scattered"](Watch(), path=name, length=4096, places=9, passes=3, seed=1) == {"bytes": 27 * 4096, "count": 27}
+    assert READERS["statuses"](Watch(), directory=str(tmp_path), names=["file"]) == {"bytes": 0, "count": 1}
     assert READERS["threads"](Watch(), path=name, length=4096, count=20, threads=3, seed=1) == {"bytes": 20 * 4096, "count": 20}
 
 

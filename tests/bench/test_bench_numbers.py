@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 
 import pytest
+from benchlib.curves import Curve, by_size
 from benchlib.figures import Figure, Spread, at_least, at_most, number, ratios
-from benchlib.processes import TICKS_S, account, parse_peak, parse_stat, peak_bytes
+from benchlib.processes import account, parse_faults, parse_peak, peak_bytes
+from benchlib.quiet import busy_share
 from benchlib.records import longest_chain, traffic_of, within
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,12 +105,9 @@ def test_what_ended_later_than_a_read_did_not_hold_it_up() -> None:
     assert within([], 1) == []
 
 
-def test_a_process_is_accounted_for_whatever_its_name() -> None:
-    fields = ["S", *["1"] * 6, "100", "23", "0", "0", "150", "50", "30", "20", *["0"] * 30]
-    found = parse_stat(f"4711 (a (b) c) {' '.join(fields)}\n")
-    assert found.cpu_s == 250 / TICKS_S
-    assert found.faults == 123
-    assert found.since(parse_stat(f"4711 (x) {' '.join(fields)}")).cpu_s == 0
+def test_page_faults_are_found_whatever_the_name_of_a_process() -> None:
+    fields = ["S", *["1"] * 6, "100", "23", *["7"] * 40]
+    assert parse_faults(f"4711 (a (b) c) {' '.join(fields)}\n") == 123
 
 
 def test_the_peak_of_memory_is_read_in_bytes() -> None:
@@ -114,6 +115,43 @@ def test_the_peak_of_memory_is_read_in_bytes() -> None:
     assert parse_peak("Name:\tx\nState:\tZ (zombie)\n") == 0
 
 
-def test_this_process_has_an_account() -> None:
-    assert account(os.getpid()).cpu_s > 0
-    assert peak_bytes("self") > 1024 * 1024
+def test_the_clock_of_a_process_counts_what_it_did_and_nothing_else() -> None:
+    program = "print('ready', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as waiting:
+        assert waiting.stdout is not None
+        waiting.stdout.readline()
+        ours, others = account(os.getpid()), account(waiting.pid)
+        while account(os.getpid()).since(ours).cpu_s < 0.1:
+            sum(range(1000))
+        assert account(waiting.pid).since(others).cpu_s < 0.05
+        assert others.cpu_s > 0
+        waiting.communicate(b"\n")
+    assert peak_bytes(os.getpid()) > 1024 * 1024
+
+
+def test_idle_cores_are_not_busy_whoever_used_them_before() -> None:
+    before = "cpu  100 0 100 800 0 0 0 0 0 0\ncpu0 …\n"
+    assert busy_share(before, "cpu  100 0 100 900 100 0 0 0 0 0\n") == 0
+    assert busy_share(before, "cpu  125 0 100 850 25 0 0 0 0 0\n") == 0.25
+    assert busy_share(before, before) == 0
+
+
+def curve(*values: tuple[float, ...], growth_max: float | None = 2.0) -> Curve:
+    return Curve("scale", "cost", "", "µs", "files", dict(zip((1_000, 10_000, 100_000), values, strict=True)), growth_max)
+
+
+def test_a_curve_is_flat_as_long_as_the_largest_size_costs_no_more_than_is_allowed() -> None:
+    assert curve((1.0, 1.1, 0.9), (5.0,) * 3, (2.0, 2.0, 1.9)).is_flat
+    assert not curve((1.0, 1.1, 0.9), (1.0,) * 3, (2.2, 2.0, 2.9)).is_flat
+    assert curve((1.0,), (1.0,), (9.0,), growth_max=None).is_flat is None
+
+
+def test_growth_is_that_of_neighbours_and_from_nothing_to_nothing_none() -> None:
+    assert curve((1.0, 4.0, 1.0), (1.0,) * 3, (2.0, 4.0, 8.0)).growths == (2.0, 1.0, 8.0)
+    assert curve((1.0, 4.0, 1.0), (1.0,) * 3, (2.0, 4.0, 8.0)).growth == 2.0
+    assert curve((0.0, 0.0), (0.0, 0.0), (0.0, 3.0)).growths == (1.0, math.inf)
+
+
+def test_the_points_of_a_curve_are_in_the_order_of_their_sizes() -> None:
+    found = by_size({"large": [3, 4], "small": [1, 2]}, {"small": 10, "large": 1000}, lambda sample: sample * 2)
+    assert list(found.items()) == [(10, (2, 4)), (1000, (6, 8))]

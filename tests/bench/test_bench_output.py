@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from benchlib import command
+from benchlib.curve_picture import curve_panels
+from benchlib.curves import Curve
 from benchlib.figures import Figure, at_least, at_most
-from benchlib.picture import MISSED, REACHED, bars
-from benchlib.report import BEGIN, END, as_json, markdown, ratios_first, table, with_figures
+from benchlib.headlines import COMMAND, HEADLINES, headlines
+from benchlib.picture import MISSED, PALE, REACHED, bars
+from benchlib.report import as_json, curve_markdown, curve_table, markdown, ratios_first, table, with_block
+from benchlib.scenarios import all_scenarios
 from benchlib.stacks import flame_graph, parse_stacks, top_self, top_total
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +27,11 @@ FIGURES = [
     Figure("cold", "rate", "how it was", "MB/s", (900.0, 1000.0, 1100.0)),
     Figure("cold", "CPU", "how it was", "s/GB", (3.0, 2.5, 2.0), at_most(2)),
     Figure("cold", "rate / peer", 'a "quoted" <how>', "×", (1.4, 1.2, 1.3), at_least(1)),
+]
+CURVES = [
+    Curve("idle", "lookup", "a <lookup>", "µs", "files", {10: (70.0, 70.0), 1_000: (80.0, 80.0), 100_000: (90.0, 90.0)}),
+    Curve("idle", "listing", "", "ms", "files", {10: (1.0, 1.0), 1_000: (2.0, 2.0), 100_000: (30.0, 30.0)}),
+    Curve("idle", "memory", "", "MiB", "files", {10: (50.0, 50.0), 1_000: (60.0, 60.0), 100_000: (500.0, 500.0)}, None),
 ]
 SVG = "{http://www.w3.org/2000/svg}"
 STACKS = ["thread (12): Trio thread 3;work (a.py:1);decode (b.py:2) 3", "thread (13): Trio thread 4;work (a.py:1) 1"]
@@ -45,17 +56,91 @@ def test_documents_show_what_has_a_target() -> None:
     assert all(row.count("|") == 6 for row in rows)
 
 
-def test_figures_take_the_place_of_those_before() -> None:
-    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    new = with_figures(page, "new\n")
-    assert new == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
-    assert with_figures(new, "new") == new
-    with pytest.raises(ValueError, match="no place"):
-        with_figures("before", "new")
+def test_what_is_new_takes_the_place_of_what_was_before_under_its_name() -> None:
+    page = "before\n<!-- a: begin -->\nold\n<!-- a: end -->\nafter <!-- b: begin -->kept<!-- b: end -->\n"
+    new = with_block(page, "a", "new\n")
+    assert new == "before\n<!-- a: begin -->\n\nnew\n\n<!-- a: end -->\nafter <!-- b: begin -->kept<!-- b: end -->\n"
+    assert with_block(new, "a", "new") == new
+    for page_without in ("before", "<!-- a: begin -->"):
+        with pytest.raises(ValueError, match="no place for a"):
+            with_block(page_without, "a", "new")
+
+
+def test_a_table_of_curves_has_every_size_and_a_verdict() -> None:
+    text = curve_table(CURVES, TITLES)
+    assert re.search(r"files +10 +1,000 +100,000 +growth", text)
+    assert re.search(r"lookup, µs +70 +80 +90 +1.29 × +flat \(≤ 2\)", text)
+    assert re.search(r"listing, ms +1 +2 +30 +30 × +GROWS \(≤ 2\)", text)
+    assert re.search(r"memory, MiB +50 +60 +500 +10 ×\n", text)
+    assert "1 of 2 curves flat" in text
+    assert "grows: idle, listing: 30 ×" in text
+
+
+def test_documents_show_each_curve_with_what_is_allowed() -> None:
+    rows = curve_markdown(CURVES, TITLES).splitlines()
+    assert rows[0] == "| Idle: files | 10 | 1,000 | 100,000 | growth | allowed | |"
+    assert rows[3] == "| listing, ms | 1 | 2 | 30 | 30 × | ≤ 2 | GROWS |"
+    assert len({row.count("|") for row in rows}) == 1
+
+
+def test_a_picture_of_curves_has_a_panel_for_each_and_no_text_over_another() -> None:
+    root = ElementTree.fromstring(curve_panels(CURVES, TITLES, title="A & B", note="a <note> of some length " * 12))
+    panels = list(root.iter(f"{SVG}g"))
+    assert len(panels) == len(CURVES)
+    assert [line.get("stroke") for line in root.iter(f"{SVG}polyline")] == [REACHED, MISSED, PALE]
+    assert_legible(root)
+
+
+def test_the_texts_of_bars_do_not_lie_over_each_other() -> None:
+    figures = [*FIGURES, Figure("cold", "time / (hf_hub_download + load)", "", "×", (0.1, 0.7, 9.9), at_most(0.6))]
+    assert_legible(ElementTree.fromstring(bars(figures, TITLES, title="A & B", note="a <note> of some length " * 12)))
+
+
+def assert_legible(root: ElementTree.Element) -> None:
+    """All texts lie on the page, and none over another."""
+    _, _, width, height = map(float, root.get("viewBox", "").split())
+    boxes = [box(text) for text in root.iter(f"{SVG}text")]
+    for left, top, right, bottom in boxes:
+        assert 0 <= left <= right <= width
+        assert 0 <= top <= bottom <= height
+    for one, other in itertools.combinations(boxes, 2):
+        assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1], (one, other)
+
+
+def box(text: ElementTree.Element) -> tuple[float, float, float, float]:
+    """About where a text is drawn: left, top, right, bottom."""
+    size = float(text.get("font-size", "13"))
+    width = 0.52 * size * len("".join(text.itertext()))
+    anchor = {"start": 0.0, "middle": 0.5, "end": 1.0}[text.get("text-anchor", "start")]
+    left, base = float(text.get("x", "0")) - anchor * width, float(text.get("y", "0"))
+    return left, base - 0.75 * size, left + width, base + 0.2 * size
+
+
+def test_headlines_leave_out_what_was_not_measured() -> None:
+    figures = [
+        Figure("line", "share of the line", "", "%", (91.0,), at_least(90)),
+        Figure("line", "share of the line, hf_hub_download", "", "%", (25.0,)),
+    ]
+    rows = headlines(figures, CURVES, "Measured somewhere.").splitlines()
+    assert [row for row in rows if "| 91 % | 25 % |" in row] == rows[2:3]
+    assert "| 30 × |" in rows[3]
+    assert len([row for row in rows if row.startswith("|")]) == 4
+    assert COMMAND in rows[-1]
+
+
+def test_every_headline_is_of_a_figure_that_a_scenario_has() -> None:
+    scenarios = all_scenarios()
+    source = "".join(path.read_text() for path in Path(command.__file__).parent.glob("scenarios_*.py"))
+    for headline in HEADLINES:
+        assert headline.scenario in scenarios
+        for name in filter(None, (headline.figure, headline.beside)):
+            assert f'"{name}"' in source, name
 
 
 def test_json_holds_every_value() -> None:
-    found = as_json(FIGURES, {"cold": {"xetfs": []}}, {"cpus": 2})
+    found = as_json(FIGURES, CURVES, {"cold": {"xetfs": []}}, {"cpus": 2})
+    assert found["curves"][1]["points"][2] == {"size": 100_000, "values": [30.0, 30.0]}
+    assert [curve["flat"] for curve in found["curves"]] == [True, False, None]
     assert found["figures"][2] == {
         "scenario": "cold",
         "name": "rate / peer",
@@ -111,12 +196,15 @@ def test_a_flame_graph_is_well_formed_and_no_wider_than_its_page(stacks: dict[tu
         assert float(bar.get("x", "0")) + float(bar.get("width", "")) <= page + 0.2
 
 
-def test_the_documents_have_a_place_for_the_picture_and_the_figures() -> None:
-    docs = Path(__file__).resolve().parents[2] / "docs"
-    assert ElementTree.fromstring((docs / "performance.svg").read_text()).tag == f"{SVG}svg"
-    page = (docs / "performance.md").read_text()
-    assert "(performance.svg)" in page
-    assert "the table" in with_figures(page, "the table")
+def test_the_documents_have_places_for_pictures_figures_and_curves() -> None:
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "performance.md").read_text()
+    for picture in ("performance.svg", "performance-scale.svg"):
+        assert ElementTree.fromstring((root / "docs" / picture).read_text()).tag == f"{SVG}svg"
+        assert f"({picture})" in page
+    for name in ("figures", "curves"):
+        assert "the table" in with_block(page, name, "the table")
+    assert "the table" in with_block((root / "README.md").read_text(), "figures", "the table")
 
 
 def test_the_documents_tell_the_defaults_of_settings() -> None:

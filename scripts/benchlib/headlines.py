@@ -1,0 +1,53 @@
+"""The few figures that the README shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from benchlib.curves import Curve
+from benchlib.figures import Figure, number
+from benchlib.report import value
+
+COMMAND: Final = "scripts/bench --docs"
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """A figure in words; beside: the figure of what people use instead, if that says more than the ratio."""
+
+    words: str
+    scenario: str
+    figure: str
+    beside: str = ""
+
+
+HEADLINES: Final = (
+    Headline("Cold read of a file, over `hf_hub_download` of it", "cold", "rate / hf_hub_download"),
+    Headline("Cold read over a line of 40 ms and 250 MB/s: share of the line", "line", "share of the line",
+             "share of the line, hf_hub_download"),
+    Headline("Load a safetensors model cold, over download and load", "model", "time / (hf_hub_download + load)"),
+    Headline("Load a quarter of its tensors: bytes fetched", "part", "bytes fetched / stored size of the file"),
+    Headline("Cold 4 KiB in a large file: bytes moved, proof included", "random", "moved, with proof", "moved, HfFileSystem"),
+    Headline("Warm read, page cache dropped, over the plain file", "warm", "rate / plain file"),
+    Headline("`ls -l` of 100,000 files", "directory", "ls -l after listing"),
+    Headline("Memory of the daemon, eight readers", "readers", "peak memory"),
+)  # fmt: skip
+
+
+def headlines(figures: Sequence[Figure], curves: Sequence[Curve], described: str) -> str:
+    """A table in Markdown. A figure that could not be measured is left out."""
+    found = {(figure.scenario, figure.name): figure for figure in figures}
+    lines = ["| | xetfs | beside it |", "| --- | ---: | ---: |"]
+    for headline in HEADLINES:
+        figure = found.get((headline.scenario, headline.figure))
+        beside = found.get((headline.scenario, headline.beside))
+        if figure is not None:
+            lines.append(f"| {headline.words} | {value(figure)} | {f'{value(beside)}' if beside else ''} |")
+    growths = [curve.growth for curve in curves if curve.growth_max is not None]
+    if growths:
+        lines.append(
+            f"| Cost of an operation as repos, files and caches grow a hundredfold, at worst | {number(max(growths))} × | |"
+        )
+    return "\n".join([*lines, "", f"{described} `{COMMAND}` measures this anew and writes it here."])
