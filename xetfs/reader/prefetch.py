@@ -10,7 +10,7 @@ the smallest size is asked at once.
 Where the layout of the file is known (protocol/formats), its units decide where that ends. A read that begins a stream near the
 beginning of a unit wants the unit whole, one further inside it as much as one window; a jump from unit to unit is what a program
 does that loads some of them. Nothing is loaded past the end of the unit that a stream is in, nor past the end of a header, until
-the stream has gone on from one unit to the next: each time it does, twice as many of those that follow are loaded ahead, so that
+the stream has gone on from one unit to the next: then as many bytes of those that follow as it has read of whole units, so that
 a program that reads all of a file in order soon has all of it loaded ahead. A program that looks into many units and does not
 read on there gets no more than it asks for.
 """
@@ -18,7 +18,7 @@ read on there gets no more than it asks for.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from xetfs.protocol.formats import Layout
 from xetfs.protocol.ranges import ByteRange
@@ -49,11 +49,11 @@ does read on somewhere."""
 OVERSHOOT_BYTES: Final = 2 * MIB
 """How far past what the program reads the kernel may ask: it has up to two requests of 1 MiB under way. That a stream has reached
 a place does not show that the program has come closer to it than this."""
-_CROSSINGS_MAX: Final = 20
+ENDS_KEPT_MAX: Final = 1024
+"""Ends of reads that are remembered: what begins at one of them is what the kernel reads on of its own accord."""
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(NamedTuple):  # made at every read, which a frozen dataclass is slower at
     """demand: what to load if the read finds something missing; begins where the read begins and includes it.
     ahead_until: up to where to load in the background, in windows of `step` bytes; 0 if there is nothing new to say.
     limit: what nothing loaded in the background goes past; a step that begins before `ahead_until` may otherwise end behind it.
@@ -70,8 +70,7 @@ class Want:
 @dataclass(slots=True, eq=False)
 class _Stream:
     """began, reached: where its program began, and how far it has come. asked: bytes of all its reads; less than the way from the
-    one to the other when places were left out. unit, crossed: which unit the program has come to, and how often it went on from
-    one to another. alone: no second read has followed."""
+    one to the other when places were left out. unit: which one the program has come to. alone: no second read has followed."""
 
     number: int
     began: int
@@ -81,7 +80,6 @@ class _Stream:
     step: int
     unit: int | None
     alone: bool = True
-    crossed: int = 0
 
 
 class Prefetcher:
@@ -100,6 +98,8 @@ class Prefetcher:
         self._layout: Layout | None = None
         self._streams: list[_Stream] = []  # the most recently used last
         self._begun = 0
+        self._ends: dict[int, None] = {}  # of the latest reads
+        self._request_max = 0
         self._unread_units = 0  # touched, and loaded ahead, since a stream last had a second read
 
     def learn(self, layout: Layout | None) -> None:
@@ -111,17 +111,29 @@ class Prefetcher:
         """Take note of a read of `span` (clipped to the file, not empty) and say what it makes worth loading."""
         streams = self._streams
         start = span.start
-        for stream in reversed(streams):
-            if -NEAR_BYTES <= start - stream.reached <= NEAR_BYTES:
-                if stream is not streams[-1]:
-                    streams.remove(stream)
-                    streams.append(stream)
-                return self._follow(stream, span)
-        return self._begin(span)
+        # Between units, a program that leaves out more than a request has jumped.
+        near = NEAR_BYTES if self._layout is None else min(len(span), NEAR_BYTES)
+        found = next((stream for stream in reversed(streams) if -NEAR_BYTES <= start - stream.reached <= near), None)
+        if found is None:
+            want = self._begin(span)
+        else:
+            if found is not streams[-1]:
+                streams.remove(found)
+                streams.append(found)
+            want = self._follow(found, span)
+        self._remember(span)
+        return want
+
+    def _remember(self, span: ByteRange) -> None:
+        self._request_max = max(self._request_max, len(span))
+        self._ends[span.end] = None
+        if len(self._ends) > ENDS_KEPT_MAX:
+            del self._ends[next(iter(self._ends))]
 
     def _begin(self, span: ByteRange) -> Want:
         began, unit = self._touched(span)
-        until = self._unit_until(span, began) if self._unread_units < UNREAD_UNITS_MAX else 0
+        is_meant = self._unread_units < UNREAD_UNITS_MAX and self._shows_what_was_touched(span)
+        until = self._unit_until(span, began) if is_meant else 0
         if len(self._streams) >= STREAMS_MAX:
             del self._streams[0]
         self._begun += 1
@@ -152,6 +164,21 @@ class Prefetcher:
         if unit >= 0 and any(stream.unit == unit for stream in self._streams):
             return page, unit
         return layout.starts[unit + 1], unit + 1
+
+    def _shows_what_was_touched(self, span: ByteRange) -> bool:
+        """Whether a read that begins a stream says which unit it is about.
+
+        It does not if it has more than one, and is what the kernel reads on, or what is left of a larger request when the page
+        cache has some of it: the place that was touched is anywhere then.
+        """
+        layout = self._layout
+        if layout is None:
+            return False
+        first_page_end = min(span.start - span.start % PAGE_BYTES + PAGE_BYTES, span.end) - 1
+        last_page = max((span.end - 1) // PAGE_BYTES * PAGE_BYTES, span.start)
+        if layout.index_at(first_page_end) == layout.index_at(last_page):
+            return True
+        return len(span) >= self._request_max
 
     def _unit_until(self, span: ByteRange, touched: int) -> int:
         """Up to where to load the unit that holds the byte at `touched`; 0 if there is none."""
@@ -185,14 +212,13 @@ class Prefetcher:
 
     def _limit(self, stream: _Stream) -> int:
         """Where to stop loading ahead of a stream, whatever its step."""
-        if self._layout is None:
+        layout = self._layout
+        if layout is None:
             return self._size
         is_at = max(stream.reached - OVERSHOOT_BYTES - 1, stream.began)
-        unit = self._layout.index_at(is_at)
-        if stream.unit is not None and unit > stream.unit:
-            stream.crossed = min(stream.crossed + 1, _CROSSINGS_MAX)
-        stream.unit = unit
-        return min(self._layout.end_from(is_at, (1 << stream.crossed) - 1), self._size)
+        unit = stream.unit = layout.index_at(is_at)
+        whole_units = max(layout.starts[unit] - stream.began, 0) if unit >= 0 else 0
+        return min(max(layout.end_from(is_at), is_at + whole_units), self._size)
 
     def _look_ahead(self, stream: _Stream, ahead: int, limit: int) -> int:
         """Up to where to load now; said a step at a time, so that nobody has to look again at each read."""

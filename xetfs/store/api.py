@@ -47,7 +47,7 @@ class Block(Protocol):
     def raw_hashes(self, first: int, last: int) -> bytes:
         """The hashes of the block's chunks [first, last), counted from its own first chunk, back to back."""
 
-    def read_nowait(self, start: int, end: int) -> bytes | memoryview | None:
+    def read_nowait(self, start: int, end: int) -> bytes | bytearray | memoryview | None:
         """Bytes [start, end) of the block, or None if the disk must be waited for. Raises CorruptData as `read` does."""
 
     @property

@@ -119,17 +119,18 @@ class DiskBlock:
     def raw_hashes(self, first: int, last: int) -> bytes:
         return self._raw_hashes[HASH_BYTES * first : HASH_BYTES * last]
 
-    def read_nowait(self, start: int, end: int) -> bytes | memoryview | None:
+    def read_nowait(self, start: int, end: int) -> bytes | bytearray | memoryview | None:
         if not _NOWAIT:
             return None
-        if not self._whole or not 0 <= start <= end <= self._size:
+        if not (0 <= start <= end <= self._size and (self._whole or self._is_checked(start, end))):
             data = self._read(start, end, _NOWAIT)
             self.at_hand = data is not None
             return data
         buffer = bytearray(end - start)  # the way of nearly all reads: one call of the system, and little else
         try:
             if os.preadv(self._fd, (buffer,), self._base + start, _NOWAIT) == end - start:
-                return memoryview(buffer)
+                self.at_hand = True
+                return buffer
         except OSError:
             pass
         self.at_hand = False
@@ -167,15 +168,21 @@ class DiskBlock:
     def _read(self, start: int, end: int, flags: int) -> bytes | memoryview | None:
         if not 0 <= start <= end <= self._size:
             raise ValueError(f"bytes {start}-{end} are not within {self!r}")
-        if not self._whole:
-            first = bisect_right(self.offsets, start) - 1
-            last = bisect_left(self.offsets, end, first)
-            if self._verified.find(0, first, last) >= 0:
-                return self._read_checked(start, end, first, last, flags)
-        return self._pread(start, end, flags)
+        if self._whole or self._is_checked(start, end):
+            return self._pread(start, end, flags)
+        return self._read_checked(start, end, flags)
 
-    def _read_checked(self, start: int, end: int, first: int, last: int, flags: int) -> memoryview | None:
-        """Read the whole of the chunks [first, last), check those that have not been, give out the bytes asked for."""
+    def _is_checked(self, start: int, end: int) -> bool:
+        """Whether all chunks under these bytes have been checked."""
+        offsets = self.offsets
+        first = bisect_right(offsets, start, 0, len(self._verified))
+        last = first if end <= offsets[first] else bisect_left(offsets, end, first)
+        return self._verified.find(0, first - 1, last) < 0
+
+    def _read_checked(self, start: int, end: int, flags: int) -> memoryview | None:
+        """Read the whole of the chunks under these bytes, check those that have not been, give out the bytes asked for."""
+        first = bisect_right(self.offsets, start) - 1
+        last = bisect_left(self.offsets, end, first)
         low, high = self.offsets[first], self.offsets[last]
         data = self._pread(low, high, flags)
         if data is None:
