@@ -178,7 +178,7 @@ class Prefetcher:
         last_page = max((span.end - 1) // PAGE_BYTES * PAGE_BYTES, span.start)
         if layout.index_at(first_page_end) == layout.index_at(last_page):
             return True
-        return len(span) >= self._request_max
+        return span.start not in self._ends and len(span) >= self._request_max
 
     def _unit_until(self, span: ByteRange, touched: int) -> int:
         """Up to where to load the unit that holds the byte at `touched`; 0 if there is none."""

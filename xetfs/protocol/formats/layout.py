@@ -61,12 +61,10 @@ class Layout:
         """Which unit begins last at or before `offset`; -1 if none does."""
         return bisect_right(self.starts, offset) - 1
 
-    def end_from(self, offset: int, further: int = 0) -> int:
-        """Where a program that reads on from `offset` comes to an end: that of the unit which begins last at or before it.
-
-        further: count as many units on from there, at most to the last one. In front of all units it is the end of the header.
-        """
-        i = min(self.index_at(offset) + further, len(self.ends) - 1)
+    def end_from(self, offset: int) -> int:
+        """Where a program that reads on from `offset` comes to an end: that of the unit which begins last at or before it. In
+        front of all units it is the end of the header."""
+        i = self.index_at(offset)
         return self.ends[i] if i >= 0 else self.header.end
 
 
