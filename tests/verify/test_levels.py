@@ -17,6 +17,7 @@ from xetfs.cas.client import CasClient
 from xetfs.errors import ProtocolViolation
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
+from xetfs.reader import xet_source
 from xetfs.reader.filemap import Level
 from xetfs.repo import RepoView, engine, open_engine
 from xetfs.repo.verify import find
@@ -160,3 +161,87 @@ async def test_the_level_outlives_the_reader(hub: TestHub, tmp_path: Path, monke
             await opened.flush()
         assert await level(view, XET) == "proof"
         assert sum((await opened.statistics()).files.values()) == 4
+
+
+# What was left without proof
+
+
+async def leave_without_proof(hub: TestHub, tmp_path: Path, end: int | None = None, **chosen: Any) -> bytes:
+    """A mount that had no proof reads the beginning of a file; what it read. Then the hub offers proofs."""
+    hub.options.proof_status = 404
+    async with open_engine(settings(hub, tmp_path, whole_checks=False, **chosen)) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
+        data = await read(view, XET, end)
+        assert await level(view, XET) == "framing"
+    hub.options.proof_status = 200
+    for known in (CasClient._proofless, CasClient._proving, CasClient._answering):
+        known.clear()
+    hub.log.reset()
+    return data
+
+
+def asked(hub: TestHub, part: str) -> int:
+    return sum(part in record.path for record in hub.requests())
+
+
+@pytest.mark.parametrize("chosen", [{}, {"verify": "off"}], ids=["no proofs offered", "verify off"])
+async def test_what_was_left_without_proof_is_proven_when_it_is_read_again(
+    hub: TestHub, tmp_path: Path, chosen: dict[str, Any]
+) -> None:
+    data = await leave_without_proof(hub, tmp_path, **chosen)
+    async with open_engine(settings(hub, tmp_path, whole_checks=False)) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
+        assert await level(view, XET) == "none"
+        assert await read(view, XET) == data == small_hub.content_of()[XET]
+        assert await level(view, XET) == "proof"
+    assert (asked(hub, "/file-chunk-hashes/"), asked(hub, "/reconstructions/"), asked(hub, "/xorbs/")) == (1, 0, 0)
+
+
+async def test_what_was_left_and_is_false_is_found_and_replaced(
+    hub: TestHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.faults.add(Fault("flip", path="/xorbs/", offset=20, count=1))
+    assert await leave_without_proof(hub, tmp_path) != small_hub.content_of()[XET]
+    async with open_engine(settings(hub, tmp_path)) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
+        with caplog.at_level(logging.WARNING):
+            assert await read(view, XET) == small_hub.content_of()[XET]
+        assert opened.counters[telemetry.READER_CORRUPT_WINDOWS] == 1
+        assert await level(view, XET) == "proof"
+
+
+async def test_offline_it_is_served_as_it_was_left(hub: TestHub, tmp_path: Path) -> None:
+    data = await leave_without_proof(hub, tmp_path)
+    async with open_engine(settings(hub, tmp_path, offline=True, whole_checks=False)) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
+        assert await read(view, XET) == data
+        assert await level(view, XET) == "framing"
+    assert hub.requests() == []
+
+
+@pytest.mark.parametrize("reason", ["refused", "failing", "silent", "no such file"])
+async def test_it_is_served_as_it_was_left_when_no_proof_is_to_be_had(
+    hub: TestHub, tmp_path: Path, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last byte of what is held, beside what is not; one request is enough to know."""
+    monkeypatch.setattr(xet_source, "PROOF_PATIENCE_S", 0.3)
+    data = await leave_without_proof(hub, tmp_path, 300_000, window_bytes_max=256 * 1024)
+    async with open_engine(settings(hub, tmp_path, whole_checks=False, outage_patience_s=0.1, attempts_max=1)) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
+        match reason:
+            case "refused":
+                for server in hub.servers.values():
+                    server.refuse()
+            case "failing":
+                hub.faults.add(Fault("answer", path="/v", origin="cas", status=500))
+            case "silent":
+                hub.faults.add(Fault("stall", origin="cas"))
+            case _:
+                hub.faults.add(Fault("answer", path="/file-chunk-hashes/", status=404))
+        reader = view.open_file(await find(view, XET))
+        for at in (*range(0, len(data) - 10_000, 10_000), len(data) - 1):
+            assert bytes(await reader.read(ByteRange(at, at + 1))) == data[at : at + 1]
+        reader.close()
+        assert await level(view, XET) == "framing"
+        assert asked(hub, "/file-chunk-hashes/") <= 1
+        assert asked(hub, "/xorbs/") == 0

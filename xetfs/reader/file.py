@@ -496,7 +496,7 @@ class FileReader:
         for number, record in zip(missing, records, strict=True):
             if record is not None and number not in self._segments_loaded:
                 try:
-                    self.map.add(decode_runs(record, self.size))
+                    self.map.add(decode_runs(record, self.size, self.source.recalled))
                 except CorruptData as exc:
                     log.warning("a file map in the store is not usable file=%s: %s", self.source.key[:16], exc)
             self._segments_loaded.add(number)

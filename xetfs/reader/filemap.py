@@ -34,11 +34,13 @@ class Level(IntEnum):
 
     CLAIMED = 0
     """A server says so, and a proof is still to come. Never given out."""
-    FRAMING = 1
+    RECALLED = 1
+    """It was given out by an earlier mount at a level below FILE. Not given out before a proof has been asked for."""
+    FRAMING = 2
     """A server says so, lengths agree, and it offers no proof."""
-    FILE = 2
+    FILE = 3
     """All chunks of the file together have the hash, or the content the digest, that the file is known by."""
-    PROOF = 3
+    PROOF = 4
     """A Merkle proof leads from the chunk to the file id."""
 
 
@@ -192,7 +194,7 @@ class FileMap:
     @property
     def level(self) -> Level | None:
         """How sure all is that may be given out of the file: the least of its levels; None while that is nothing."""
-        return min((run.level for run in self._runs if run.level > Level.CLAIMED), default=None)
+        return min((run.level for run in self._runs if run.level >= Level.FRAMING), default=None)
 
     def is_complete(self, level: Level) -> bool:
         """Whether the whole file is known at `level` or above. Quick to say no while little is."""
@@ -244,20 +246,25 @@ class FileMap:
 
 
 def encode_runs(runs: Iterable[Run]) -> bytes:
-    """Runs as a record of the store, which guards it against change; `decode_runs` is the inverse.
+    """Runs as a record of the store, which guards it against change; `decode_runs` is the inverse, but that what nothing vouches
+    for is not told apart.
 
     For each run: start u64, level u8, xorb hash, first chunk u32, number n of chunks u32, n ends u64, n hashes; little-endian.
     """
     parts: list[bytes] = []
     for run in runs:
-        parts.append(_HEAD.pack(run.start, run.level, run.xorb, run.chunks.start, len(run.chunks)))
+        level = run.level if run.level >= Level.FILE else min(run.level, Level.RECALLED)
+        parts.append(_HEAD.pack(run.start, level, run.xorb, run.chunks.start, len(run.chunks)))
         parts.append(run.ends.tobytes())
         parts.append(run.hashes)
     return b"".join(parts)
 
 
-def decode_runs(record: bytes, size: int) -> list[Run]:
-    """Runs from a record about a file of `size` bytes. Raises CorruptData if it is not one."""
+def decode_runs(record: bytes, size: int, recalled: Level = Level.RECALLED) -> list[Run]:
+    """Runs from a record about a file of `size` bytes; `recalled` is the level of those that nothing vouches for.
+
+    Raises CorruptData if it is no such record.
+    """
     runs: list[Run] = []
     at = 0
     while at < len(record):
@@ -273,6 +280,7 @@ def decode_runs(record: bytes, size: int) -> list[Run]:
         if ends[0] <= start or ends[-1] > size or not all(map(lt, ends, ends[1:])):
             raise CorruptData("a file map in the store gives impossible offsets")
         chunks = ChunkRange(first, first + count)
-        runs.append(Run(start, XorbHash(MerkleHash(xorb)), chunks, ends, record[hashes_at:until], Level(level)))
+        kept = recalled if level == Level.RECALLED else Level(level)
+        runs.append(Run(start, XorbHash(MerkleHash(xorb)), chunks, ends, record[hashes_at:until], kept))
         at = until
     return runs

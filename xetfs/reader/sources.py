@@ -88,6 +88,8 @@ class Source(Protocol):
     key: str
     """Names the content (see `key_of`)."""
     names: Names
+    recalled: Level
+    """How sure what an earlier mount gave out without proof is now: Level.RECALLED if `load` is to look for a proof first."""
 
     async def load(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
         """Bring all of `span` (within the file, not empty) onto the shelf and say what was learnt.
@@ -105,6 +107,8 @@ class PlainSource:
     Plain git files of up to WHOLE_BYTES_MAX are fetched whole and checked against their git id before a byte is given out.
     Others can be checked only when all of them has been read (whole.py); with `verify` at "proof" they are refused until then.
     """
+
+    recalled = Level.FRAMING
 
     def __init__(
         self,

@@ -1,10 +1,12 @@
 """How a window of a Xet file is loaded, and proven.
 
 Reconstruction and proof are asked for side by side, so that a cold read costs two round trips. With proof, a window is what the
-proof
-covers: whole chunks, at least what was asked. How far that reaches is known only from the answer; so the reconstruction is
+proof covers: whole chunks, at least what was asked. How far that reaches is known only from the answer; so the reconstruction is
 asked for SLACK_BYTES more than needed, and what that brings beyond the window is kept as a claim: the next window begins with
 it. No byte of a claim is given out.
+
+What an earlier mount has given out without proof and is still held costs the proof alone; if that is not to be had now, it is
+served as it was then.
 
 A window is fetched in parts, side by side: each is one flight of reconstruction and fetches.
 """
@@ -12,6 +14,7 @@ A window is fetched in parts, side by side: each is one flight of reconstruction
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,7 +25,18 @@ import trio
 
 from xetfs import telemetry
 from xetfs.cas.client import CasClient
-from xetfs.errors import AccessDenied, CorruptData, EntryNotFound, ProtocolViolation, SignedUrlExpired
+from xetfs.errors import (
+    AccessDenied,
+    AuthRequired,
+    CorruptData,
+    EntryNotFound,
+    NotFound,
+    Offline,
+    ProtocolViolation,
+    RateLimited,
+    SignedUrlExpired,
+    Unavailable,
+)
 from xetfs.protocol.hashes import ChunkHash, FileId, MerkleHash
 from xetfs.protocol.proof import RangeProof, verify_range
 from xetfs.protocol.ranges import ByteRange
@@ -44,6 +58,12 @@ still under 400 KB on the wire."""
 PROVEN_WINDOW_BYTES_MAX: Final = 64 * MIB
 """Largest window that is proven when proof is not insisted on. Data without content, such as zeros, is cut nowhere, and the
 window of one byte of it reaches to the end of the file."""
+PROOF_PATIENCE_S: Final = 3.0
+"""How long the proof of what is held, and was given out by an earlier mount without one, is waited for."""
+PROOF_PAUSE_S: Final = 10.0
+"""How long no other is asked for when there was none to be had."""
+NO_PROOF_NOW: Final = (AccessDenied, AuthRequired, NotFound, Offline, RateLimited, Unavailable)
+"""Why there may be none: reasons that say nothing of what is held."""
 URL_REFRESHES_MAX: Final = 3
 """Times that a part's signed URLs are asked for again; one that is refused when fresh is refused for another reason."""
 
@@ -86,10 +106,12 @@ class XetSource:
         self._nursery = nursery
         self._verify = verify
         self._counters = counters
+        self.recalled = Level.FRAMING if verify == "off" else Level.RECALLED
+        self._proof_after = -math.inf  # not asked for, where it can be done without, before this time
         self._parts: list[_Part] = []  # of all windows under way
 
     async def load(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
-        load = self._load_unproven if self._verify == "off" else self._load_proven
+        load = {"auto": self._load_best, "proof": self._load_proven, "off": self._load_unproven}[self._verify]
         try:
             return await load(span, known, urgency, on_covered)
         except CorruptData as exc:
@@ -101,6 +123,23 @@ class XetSource:
             self._counters.add(telemetry.READER_CORRUPT_WINDOWS)
             raise
 
+    async def _load_best(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
+        """Load a part of `span`, from its start on: one that is recalled throughout, or nowhere."""
+        gaps = known.gaps(span, Level.RECALLED)
+        if gaps and gaps[0].start == span.start:
+            return await self._load_proven(gaps[0], known, urgency, on_covered)
+        span = ByteRange(span.start, gaps[0].start if gaps else span.end)
+        as_it_is = [replace(run, level=max(run.level, Level.FRAMING)) for run in known.within(span)]
+        if not self._cas.proofless and trio.current_time() >= self._proof_after:
+            try:
+                with trio.fail_after(PROOF_PATIENCE_S):
+                    return await self._load_proven(span, known, urgency, on_covered, slack_bytes=0)
+            except (*NO_PROOF_NOW, trio.TooSlowError) as exc:
+                self._proof_after = trio.current_time() + PROOF_PAUSE_S
+                log.info("served as it was left, without proof file=%s: %s", self.key[:16], exc)
+        on_covered(span)
+        return as_it_is
+
     async def _load_unproven(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
         with ExitStack() as joined:
             parts = self._start_parts(known.gaps(span, Level.FRAMING), Level.FRAMING, urgency, joined)
@@ -109,10 +148,12 @@ class XetSource:
             on_covered(ByteRange(parts[0].covered.start, parts[-1].covered.end) if parts else span)
             return [run for part in parts for run in await part.flight.wait()]
 
-    async def _load_proven(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
+    async def _load_proven(
+        self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered, *, slack_bytes: int = SLACK_BYTES
+    ) -> list[Run]:
         if self._cas.proofless and self._verify == "auto":
             return await self._load_unproven(span, known, urgency, on_covered)
-        asked = ByteRange(span.start, min(span.end + SLACK_BYTES, self._size))
+        asked = ByteRange(span.start, min(span.end + slack_bytes, self._size))
         # What is known now, kept apart: while this waits, others may forget in `known` what is no longer held.
         scratch = FileMap(self._size)
         scratch.add(known.within(asked))
@@ -124,6 +165,7 @@ class XetSource:
             try:
                 proof = await proving.wait()
             except EntryNotFound as exc:
+                self._proof_after = math.inf
                 return await self._do_without_proof(parts, scratch, str(exc))
             window = _window(proof, span, self._size)
             if len(window) > max(PROVEN_WINDOW_BYTES_MAX, 2 * len(span)) and self._verify == "auto":
