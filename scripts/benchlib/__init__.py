@@ -16,8 +16,9 @@ lab.py        the hub, mounts, readers in fresh processes, and their accounts
 readers.py    the programs that read, each in a process of its own
 scenarios.py, scenarios_*.py   what is measured, and what of it is a figure
 profile.py    a profile of the daemon during a scenario
-engine_read.py   a read without a mount, of which instructions are counted
+engine_read.py   reads without a mount, of which instructions are counted
 store_costs.py     a store with many blocks, and what its operations cost
+counting.py   what is counted of one version
 compare.py    counted things of this checkout beside those of another revision
 outcome.py    what came out, and where it is written
 command.py    arguments and order

@@ -75,8 +75,9 @@ def sizes_of(arguments: argparse.Namespace) -> Sizes:
     return replace(sizes, **given)
 
 
-def main() -> int:
-    arguments = parse()
+def main(given: Sequence[str] | None = None) -> int:
+    """given: the arguments, if they are not those of the process. Returns the exit code."""
+    arguments = parse(given)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, which takes down mounts and the hub
     scenarios = all_scenarios()
     if arguments.list:

@@ -1,14 +1,10 @@
 """Counted things of this checkout beside those of another revision: what no other program on the machine can disturb.
 
-Requests and bytes come from the hub's log, round trips too (with latency, as they mean nothing without); page faults from /proc.
-Instructions of the engine are counted by `perf stat` where the processor lets itself be counted, else by valgrind's cachegrind
-where that is installed, on a small file.
+What is counted, and how: counting.py. Here: how much more of each is worse, and the other revision beside this one.
 """
 
 from __future__ import annotations
 
-import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -19,25 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchlib.data import MIB, Data
+from benchlib.counting import Counter, Counts, count_instructions, count_traffic, find_counter
+from benchlib.data import Data
 from benchlib.figures import number
 from benchlib.hub import Hub
-from benchlib.lab import COMMAND_S, Lab, Mounted, Sample
+from benchlib.lab import Lab
 
-Counts = dict[str, float]
-ENGINE_READ: Final = Path(__file__).with_name("engine_read.py")
 ROUNDS: Final = 3
-RTT: Final = {"latency_s": 0.020}
-SHORT: Final = 16 * MIB
-"""What is read from the begin of a file, cold: past the growth of windows, and short under valgrind too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How much more is not yet worse: a share of what was, and an amount on top, since small counts move by one."""
+    """How much more is not yet worse: a share of what was, and an amount on top, since small counts move by one. A hint is shown
+    and decides nothing: time, be it only of a processor, depends on what else runs."""
 
     share: float
     amount: float
+    is_hint: bool = False
+
+    def limit(self, base: float) -> float:
+        return base * (1 + self.share) + self.amount
 
 
 TOLERANCES: Final[Mapping[str, Tolerance]] = {
@@ -46,6 +43,8 @@ TOLERANCES: Final[Mapping[str, Tolerance]] = {
     "round trips": Tolerance(0.10, 1),
     "instructions": Tolerance(0.05, 0),
     "page faults": Tolerance(0.25, 2_000),
+    "peak memory": Tolerance(0.15, 8 * 1024 * 1024),
+    "CPU s": Tolerance(0.30, 0.02, is_hint=True),
 }
 
 
@@ -62,13 +61,24 @@ class Change:
         return self.name.rpartition(": ")[2]
 
     @property
-    def worse(self) -> bool:
-        allowed = TOLERANCES[self.kind]
-        return self.now > self.base * (1 + allowed.share) + allowed.amount
+    def limit(self) -> float:
+        """The most that is not worse."""
+        return TOLERANCES[self.kind].limit(self.base)
 
     @property
-    def better(self) -> bool:
-        return Change(self.name, self.now, self.base).worse
+    def grew(self) -> bool:
+        """Beyond what is allowed."""
+        return self.now > self.limit
+
+    @property
+    def worse(self) -> bool:
+        return self.grew and not TOLERANCES[self.kind].is_hint
+
+    @property
+    def verdict(self) -> str:
+        if self.grew:
+            return "WORSE" if self.worse else "more, a hint"
+        return "better" if self.base > TOLERANCES[self.kind].limit(self.now) else ""
 
 
 def changes(base: Mapping[str, float], now: Mapping[str, float]) -> list[Change]:
@@ -77,12 +87,16 @@ def changes(base: Mapping[str, float], now: Mapping[str, float]) -> list[Change]
 
 
 def describe(found: Sequence[Change], revision: str) -> str:
-    lines = [f"{'':<46} {revision:>16.16} {'here':>16}"]
+    """A line for each, and at the end once more what got worse."""
+    lines = [f"  {'':<46} {revision:>14.14} {'here':>14} {'allowed':>14}"]
     for change in found:
-        verdict = "WORSE" if change.worse else "better" if change.better else ""
-        lines.append(f"  {change.name:<44} {number(change.base):>16} {number(change.now):>16}  {verdict}".rstrip())
-    worse = sum(change.worse for change in found)
-    lines.append(f"{worse} of {len(found)} got worse by more than is allowed" if worse else "nothing got worse")
+        values = f"{number(change.base):>14} {number(change.now):>14} {number(change.limit):>14}"
+        lines.append(f"  {change.name:<46.46} {values}  {change.verdict}".rstrip())
+    worse = [change for change in found if change.worse]
+    lines.append(f"{len(worse)} of {len(found)} got worse by more than is allowed" if worse else "nothing got worse")
+    lines += [
+        f"  worse: {change.name}: {number(change.base)} → {number(change.now)} (≤ {number(change.limit)})" for change in worse
+    ]
     return "\n".join(lines)
 
 
@@ -90,151 +104,49 @@ def medians(rounds: Sequence[Mapping[str, float]]) -> Counts:
     return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
 
 
-# Counting
-
-
-def count(lab: Lab, say: Callable[[str], None]) -> Counts:
-    """Everything for one version of xetfs."""
-    rounds = []
-    for number_of in range(ROUNDS):
-        say(f"  counting, round {number_of + 1}/{ROUNDS}")
-        rounds.append(_count_traffic(lab))
-    return medians(rounds) | _count_instructions(lab, say)
-
-
-def _count_traffic(lab: Lab) -> Counts:
-    noise, model = lab.data.noise, lab.data.model
-    counts: Counts = {}
-    with lab.mount_cold(noise.repo) as mounted:
-        path = str(mounted.path / noise.file)
-        with lab.hub.shaped(RTT):
-            sample = lab.measure(lambda: lab.read("random_reads", path=path, length=4096, count=8, seed=1), mounted)
-            counts |= _of("8 cold reads of 4 KiB", sample)
-            counts |= _of("cold read of a file", _read_all(lab, mounted, path, MIB))
-        lab.quiet()
-        counts |= _of("second pass", _read_all(lab, mounted, path, MIB // 8), round_trips=False)
-    with lab.mount_cold(model.repo) as mounted, lab.hub.shaped(RTT):
-        path = str(mounted.path / model.file)
-        sample = lab.measure(lambda: lab.read("tensors", path=path, share=0.25, seed=2), mounted)
-        counts |= _of("a quarter of a model", sample)
-    with lab.mount_cold(lab.data.files_repo) as mounted:
-        sample = lab.measure(lambda: lab.read("names", path=str(mounted.path / "data")), mounted)
-        counts |= _of("listing", sample, round_trips=False)
-    return counts
-
-
-def _read_all(lab: Lab, mounted: Mounted, path: str, block: int) -> Sample:
-    return lab.measure(lambda: lab.read("sequential", path=path, block=block), mounted)
-
-
-def _of(what: str, sample: Sample, *, round_trips: bool = True) -> Counts:
-    counts = {
-        f"{what}: requests": float(sample.traffic.requests_all),
-        f"{what}: bytes": float(sample.traffic.bytes_all),
-        f"{what}: page faults": float(sample.faults),
-    }
-    return counts | ({f"{what}: round trips": float(sample.traffic.round_trips)} if round_trips else {})
-
-
-def _count_instructions(lab: Lab, say: Callable[[str], None]) -> Counts:
-    """Of a process that opens a repo and a file, and of one that reads too, cold; without a mount, which valgrind cannot hold."""
-    counter = _find_counter(lab.base)
-    if counter is None:
-        say("  instructions are not counted: perf cannot here, and there is no valgrind")
-        return {}
-    say(f"  counting instructions with {counter.name}")
-    noise = lab.data.noise
-    counts: Counts = {}
-    for what, length in (("opening a file", 0), (f"cold read of {SHORT // MIB} MiB", SHORT)):
-        with tempfile.TemporaryDirectory(prefix="counted-", dir=lab.base) as cache:
-            program = [
-                lab.python,
-                "-P",
-                str(ENGINE_READ),
-                lab.hub.endpoint,
-                noise.repo,
-                noise.file,
-                f"{cache}/chunks",
-                str(length),
-            ]
-            done = subprocess.run([*counter.prefix, *program], env=lab.env(), check=False, timeout=COMMAND_S)
-        if done.returncode:
-            say(f"  instructions are not counted: {what} ended with {done.returncode}")
-            return {}
-        counts[f"{what}: instructions"] = counter.read()
-    return counts
-
-
-@dataclass(frozen=True, slots=True)
-class Counter:
-    """A program that counts the instructions of another. read: the count of the last one that ended."""
-
-    name: str
-    prefix: tuple[str, ...]
-    read: Callable[[], float]
-
-
-def _find_counter(base: Path) -> Counter | None:
-    out = base / "instructions"
-    if shutil.which("perf"):
-        perf = ("perf", "stat", "-x", ",", "-e", "instructions:u", "-o", str(out))
-        subprocess.run([*perf, "true"], check=False, capture_output=True)
-        if out.exists() and parse_perf(out.read_text()) is not None:
-            return Counter("perf", perf, lambda: parse_perf(out.read_text()) or 0.0)
-    if shutil.which("valgrind"):
-        log = base / "valgrind"
-        tool = ("--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
-        prefix = ("valgrind", *tool, "--fair-sched=try", f"--log-file={log}")
-        return Counter("cachegrind", prefix, lambda: parse_cachegrind(log.read_text()))
-    return None
-
-
-def parse_perf(text: str) -> float | None:
-    """From `perf stat -x ,`; None where the processor does not count."""
-    for line in text.splitlines():
-        fields = line.split(",")
-        if len(fields) > 2 and fields[2].startswith("instructions"):
-            return float(fields[0]) if fields[0].isdigit() else None
-    return None
-
-
-def parse_cachegrind(text: str) -> float:
-    """From valgrind's log. Raises ValueError when there is no count in it."""
-    found = re.search(r"I\s+refs:\s+([\d,]+)", text)
-    if found is None:
-        raise ValueError("cachegrind gave no count")
-    return float(found[1].replace(",", ""))
-
-
-# The other revision
+def compare(root: Path, revision: str, data: Data, work: Path, say: Callable[[str], None]) -> list[Change]:
+    """Count at both in turns, against the hub of this checkout."""
+    with tempfile.TemporaryDirectory(prefix="compare-", dir=work) as name:
+        base = Path(name)
+        counter = find_counter(base)
+        say(f"instructions are counted by {counter.name}" if counter else "instructions are not counted: no perf, no valgrind")
+        say(f"installing {revision}, and what is here, each in an environment of its own")
+        with checked_out(root, revision, base / "tree") as tree:
+            commands = [installed(source, base / place) for source, place in ((tree, "base"), (root, "here"))]
+        with Hub(data.hub_directory) as hub:
+            return compare_both(*(Lab(hub, data, base, xetfs=command) for command in commands), counter=counter, say=say)
 
 
 @contextmanager
-def checked_out(root: Path, revision: str, base: Path) -> Iterator[list[str]]:
-    """The command of xetfs as it was at a revision, installed into an environment of its own."""
-    tree, venv = base / "tree", base / "venv"
-    git = ["git", "-C", str(root)]
-    subprocess.run([*git, "worktree", "add", "--detach", str(tree), revision], check=True, capture_output=True)
+def checked_out(root: Path, revision: str, tree: Path) -> Iterator[Path]:
+    """The tree as it was at a revision."""
+    git = ["git", "-C", str(root), "worktree"]
+    subprocess.run([*git, "add", "--detach", str(tree), revision], check=True, capture_output=True)
     try:
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        pip = [str(venv / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "install", str(tree)], check=True, stderr=subprocess.DEVNULL)
-        yield [str(venv / "bin" / "python"), "-P", "-m", "xetfs"]
+        yield tree
     finally:
-        subprocess.run([*git, "worktree", "remove", "--force", str(tree)], check=True, capture_output=True)
+        subprocess.run([*git, "remove", "--force", str(tree)], check=True, capture_output=True)
 
 
-def compare(root: Path, revision: str, data: Data, work: Path, say: Callable[[str], None]) -> list[Change]:
-    """Count at both, against the hub of this checkout."""
-    with tempfile.TemporaryDirectory(prefix="compare-", dir=work) as name:
-        base = Path(name)
-        say(f"installing {revision} in an environment of its own")
-        with checked_out(root, revision, base) as command, Hub(data.hub_directory) as hub:
-            found: dict[str, Counts] = {}
-            for which, lab in (
-                (revision, Lab(hub, data, base, xetfs=command)),
-                ("here", Lab(hub, data, base, xetfs=[sys.executable, "-P", "-m", "xetfs"])),
-            ):
-                say(f"counting at {which}")
-                found[which] = count(lab, say)
-    return changes(found[revision], found["here"])
+def installed(source: Path, venv: Path) -> list[str]:
+    """The command of the xetfs of a tree: both in the same way, since compiling what was just edited takes instructions too."""
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    python = str(venv / "bin" / "python")
+    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", str(source)]
+    subprocess.run(pip, check=True, stderr=subprocess.DEVNULL)
+    return [python, "-P", "-m", "xetfs"]
+
+
+def compare_both(base: Lab, now: Lab, *, counter: Counter | None, say: Callable[[str], None]) -> list[Change]:
+    """What was counted at both, A B A B, the instructions once: they are the same each time."""
+    rounds: tuple[list[Counts], list[Counts]] = ([], [])
+    for number_of in range(ROUNDS):
+        say(f"counting, round {number_of + 1}/{ROUNDS}")
+        for lab, own in zip((base, now), rounds, strict=True):
+            own.append(count_traffic(lab))
+    counted = [medians(own) for own in rounds]
+    if counter is not None:
+        for lab, own in zip((base, now), counted, strict=True):
+            say("counting instructions")
+            own |= count_instructions(lab, counter, say)
+    return changes(*counted)

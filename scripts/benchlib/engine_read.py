@@ -1,8 +1,9 @@
 """Read the begin of a file through the engine, without a mount: what instructions are counted of.
 
-    python engine_read.py ENDPOINT REPO FILE CACHE_DIR LENGTH
+    python engine_read.py ENDPOINT REPO FILE CACHE_DIR LENGTH BLOCK
 
-Run by the interpreter of the version under test, and by path: it knows of nothing but xetfs. LENGTH 0 opens the file only.
+Run by the interpreter of the version under test, and by path: it knows of nothing but xetfs. LENGTH 0 opens the file only; BLOCK
+bytes are read at a time.
 """
 
 import sys
@@ -15,17 +16,15 @@ from xetfs.protocol.ranges import ByteRange
 from xetfs.repo import open_engine
 from xetfs.settings import Settings
 
-BLOCK = 1024 * 1024
 
-
-async def read(endpoint: str, repo: str, name: str, cache_dir: Path, length: int) -> int:
+async def read(endpoint: str, repo: str, name: str, cache_dir: Path, length: int, block: int) -> int:
     """The bytes given."""
     given = 0
     async with open_engine(Settings(endpoint=endpoint, cache_dir=cache_dir, operation_deadline_s=600)) as engine:
         view = await engine.open_repo(RepoRef.parse(repo))
         reader = view.open_file(await view.lookup(view.root, name))
-        for start in range(0, length, BLOCK):
-            span = ByteRange(start, start + BLOCK)
+        for start in range(0, length, block):
+            span = ByteRange(start, start + block)
             data = reader.read_nowait(span)
             given += len(await reader.read(span) if data is None else data)
         reader.close()
@@ -33,6 +32,6 @@ async def read(endpoint: str, repo: str, name: str, cache_dir: Path, length: int
 
 
 if __name__ == "__main__":
-    endpoint, repo, name, cache_dir, length = sys.argv[1:]
-    if trio.run(read, endpoint, repo, name, Path(cache_dir), int(length)) != int(length):
+    endpoint, repo, name, cache_dir, length, block = sys.argv[1:]
+    if trio.run(read, endpoint, repo, name, Path(cache_dir), int(length), int(block)) != int(length):
         sys.exit("the file is shorter than that")

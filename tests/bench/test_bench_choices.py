@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchlib import command
 from benchlib.command import is_named, parse, sizes_of
-from benchlib.compare import TOLERANCES, Change, changes, describe, medians, parse_cachegrind, parse_perf
+from benchlib.compare import TOLERANCES, Change, changes, describe, medians
+from benchlib.counting import parse_cachegrind, parse_perf
 from benchlib.data import GIB, MIB, QUICK, Sizes, floats, noise, tensor_shapes, write_model
 from benchlib.readers import READERS, Watch, pick
 from benchlib.scenarios import SCALE, XETFS, all_scenarios
@@ -114,19 +116,40 @@ def test_places_are_far_from_each_other_and_within_the_file() -> None:
 def test_each_kind_of_count_may_grow_by_its_tolerance_and_no_more(kind: str) -> None:
     allowed = TOLERANCES[kind]
     most = 1000 * (1 + allowed.share) + allowed.amount
-    assert not Change(f"what: {kind}", 1000, most).worse
-    assert Change(f"what: {kind}", 1000, most + 1).worse
-    assert Change(f"what: {kind}", most + 1, 1000).better
-    assert not Change(f"what: {kind}", 1000, 1000).better
+    assert not Change(f"what: {kind}", 1000, most).grew
+    assert Change(f"what: {kind}", 1000, most + 1).grew
+    assert Change(f"what: {kind}", 1000, most + 1).worse == (not allowed.is_hint)
+    assert Change(f"what: {kind}", most + 1, 1000).verdict == "better"
+    assert Change(f"what: {kind}", 1000, 1000).verdict == ""
+
+
+def test_time_is_a_hint_and_decides_nothing() -> None:
+    slower = Change("a: CPU s", 1, 100)
+    assert slower.verdict == "more, a hint"
+    assert "nothing got worse" in describe([slower], "v0.1")
 
 
 def test_only_what_both_counted_is_compared() -> None:
-    found = changes({"a: requests": 1, "gone: bytes": 5}, {"a: requests": 9, "new: bytes": 5})
-    assert found == [Change("a: requests", 1, 9)]
+    found = changes({"a: requests": 10, "gone: bytes": 5}, {"a: requests": 90, "new: bytes": 5})
+    assert found == [Change("a: requests", 10, 90)]
     text = describe(found, "v0.1")
-    assert re.search(r"a: requests +1 +9 +WORSE", text)
+    assert re.search(r"a: requests +10 +90 +13 +WORSE", text)
     assert "1 of 1 got worse" in text
+    assert "worse: a: requests: 10 → 90 (≤ 13)" in text
     assert "nothing got worse" in describe(changes({"a: bytes": 1}, {"a: bytes": 1}), "v0.1")
+
+
+def test_a_comparison_fails_only_if_something_got_worse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "prepare", lambda *arguments, scale: None)
+    found = {"good": [Change("a: requests", 10, 10)], "bad": [Change("a: requests", 10, 10), Change("b: bytes", 10**6, 10**7)]}
+    monkeypatch.setattr(command, "compare", lambda root, revision, *_: found[revision])
+    for revision, code in (("good", 0), ("bad", 1)):
+        arguments = ["--quick", "--compare", revision, "--out", str(tmp_path / "out"), "--data", str(tmp_path / "data")]
+        assert command.main(arguments) == code
+        assert capsys.readouterr().out == (tmp_path / "out" / "compare.txt").read_text()
+        assert ("worse: b: bytes" in (tmp_path / "out" / "compare.txt").read_text()) == bool(code)
 
 
 def test_the_median_of_each_count() -> None:
