@@ -106,6 +106,9 @@ class Settings:
     read_ahead_kb: int = 1024
     """The kernel's read-ahead on the mount, where we may set it. At 1 MiB it asks for 1 MiB at a time, which is 2.6 times faster
     than its default of 128 KiB and no slower than 4 MiB."""
+    read_ahead_units_kb: int = 512
+    """The same for files that consist of units, such as tensors, which are mostly mapped into memory: a page that is touched then
+    brings half of it on both sides, and the header of a model should not bring 1 MiB."""
     mount_tasks_max: int = 1024
     """Requests of the kernel that are answered at the same time. Every one more waits, a `stat` of a cached name included, so
     there should be more than programs that wait for the network."""

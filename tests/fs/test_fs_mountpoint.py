@@ -111,8 +111,12 @@ def test_tuning_writes_what_is_there(tmp_path: Path, caplog: pytest.LogCaptureFi
     bdi.mkdir(parents=True)
     connection.mkdir(parents=True)
     caplog.set_level("INFO")
-    tune("0:51", read_ahead_kb=2048, sys=tmp_path)
+    read_ahead = tune("0:51", read_ahead_kb=2048, read_ahead_units_kb=512, sys=tmp_path)
     assert (bdi / "read_ahead_kb").read_text() == "2048"
+    assert read_ahead is not None
+    for name, kb in (("a.safetensors", "512"), ("b.GGUF", "512"), ("c.bin2", "2048"), ("safetensors", "2048")):
+        assert read_ahead.choose(name)
+        assert (bdi / "read_ahead_kb").read_text() == kb
     assert (connection / "max_background").read_text() == "512"
     assert (connection / "congestion_threshold").read_text() == "384"
     assert caplog.messages == []
@@ -120,7 +124,7 @@ def test_tuning_writes_what_is_there(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 def test_tuning_says_once_what_it_may_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    tune("0:51", read_ahead_kb=2048, sys=tmp_path)
+    assert tune("0:51", read_ahead_kb=2048, read_ahead_units_kb=512, sys=tmp_path) is None
     assert len(caplog.messages) == 2
     assert "read-ahead stays at the kernel's default" in caplog.messages[0]
     assert "a dozen stalled reads will hold up others" in caplog.messages[1]

@@ -72,7 +72,9 @@ async def serve_mount(
                 nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope, path)
                 nursery.start_soon(session.serve, settings.mount_tasks_max, nursery.cancel_scope)
                 device = await _wait_listed(path)
-                await trio.to_thread.run_sync(partial(tune, device, read_ahead_kb=settings.read_ahead_kb))
+                operations.read_ahead = await trio.to_thread.run_sync(
+                    partial(tune, device, read_ahead_kb=settings.read_ahead_kb, read_ahead_units_kb=settings.read_ahead_units_kb)
+                )
                 log.info("mounted path=%s repo=%s commit=%s", path, view.repo, view.commit)
                 on_ready()
                 session.ready = True

@@ -33,6 +33,7 @@ from pyfuse3 import (
 from xetfs.errors import BadHandle, EntryNotFound, NotADirectory, ReadOnly
 from xetfs.fs.guard import Answer, Guard, guarded
 from xetfs.fs.inodes import BLOCK_BYTES, AttributeMaker, HandleTable, name_from_kernel, name_to_kernel
+from xetfs.fs.tuning import ReadAhead
 from xetfs.protocol.names import NAME_BYTES_MAX
 from xetfs.protocol.ranges import ByteRange
 from xetfs.telemetry import Counters
@@ -47,7 +48,8 @@ _BY_HANDLE = frozenset({"read", "release", "readdir", "releasedir"})
 
 
 class Operations(pyfuse3.Operations):
-    """Handlers for one mount of one view. Call `close` when the mount has ended."""
+    """Handlers for one mount of one view. Call `close` when the mount has ended. read_ahead: set when the mount is there, if it
+    may be chosen."""
 
     supports_dot_lookup = False
     enable_writeback_cache = False
@@ -55,6 +57,7 @@ class Operations(pyfuse3.Operations):
 
     def __init__(self, view: RepoView, *, deadline_s: float, counters: Counters) -> None:
         super().__init__()
+        self.read_ahead: ReadAhead | None = None
         self.guard = Guard(deadline_s=deadline_s, counters=counters, describe=self._path)
         self._view = view
         self._attributes = AttributeMaker(view.modified_s)
@@ -179,6 +182,8 @@ class Operations(pyfuse3.Operations):
         node = self._view.node(inode)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             raise ReadOnly(f"{node.path!r} cannot be written")
+        if self.read_ahead is not None:
+            self.read_ahead.choose(node.name)
         # What the page cache holds of a file stays right for ever, so opening keeps it.
         return FileInfo(fh=self._files.add((node, self._view.open_file(node))), keep_cache=True)
 

@@ -1,9 +1,12 @@
 """What the kernel can be asked to do better on a mount, where we may ask.
 
-Read-ahead decides how large the kernel's requests are; only root may change it. `max_background` decides how many reads through
-the page cache are under way at once: 12 unless raised. The next ones wait in the kernel, where no deadline of ours reaches them;
-so a dozen stalled reads would hold up all others, those of held bytes included. Whoever mounted may change it where fusectl is
-mounted, as on ordinary systems; root may where it is not, as in most containers, from a mount namespace that nobody else sees.
+Read-ahead decides how large the kernel's requests are; only root may change it. A file keeps the number that its mount has when
+it is opened, so each can have its own.
+
+`max_background` decides how many reads through the page cache are under way at once: 12 unless raised. The next ones wait in the
+kernel, where no deadline of ours reaches them; so a dozen stalled reads would hold up all others, those of held bytes included.
+Whoever mounted may change it where fusectl is mounted, as on ordinary systems; root may where it is not, as in most containers,
+from a mount namespace that nobody else sees.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from xetfs.protocol.formats import is_known
+
 log = logging.getLogger(__name__)
 
 BACKGROUND_MAX: Final = 512
@@ -26,9 +31,36 @@ CONGESTED_AT: Final = 384
 COMMAND_S: Final = 5.0
 
 
-def tune(device: str, *, read_ahead_kb: int, sys: Path = Path("/sys")) -> None:
-    """Raise read-ahead and background requests of the mount `major:minor`; says once what could not be done. May block."""
-    if not _write(sys / "class" / "bdi" / device / "read_ahead_kb", read_ahead_kb):
+class ReadAhead:
+    """The kernel's read-ahead on a mount, chosen for each file that is opened."""
+
+    def __init__(self, setting: Path, *, usual_kb: int, units_kb: int) -> None:
+        """setting: the kernel's file for it. units_kb: for files that may consist of units (protocol/formats)."""
+        self._setting = setting
+        self._usual_kb = usual_kb
+        self._units_kb = units_kb
+        self._kb = 0
+
+    def choose(self, name: str) -> bool:
+        """Have the read-ahead that suits a file of this name; to be called just before its opening is answered. Does not wait for
+        anything. False if we may not."""
+        kb = self._units_kb if is_known(name) else self._usual_kb
+        if kb != self._kb:
+            if not _write(self._setting, kb):
+                return False
+            self._kb = kb
+        return True
+
+
+def tune(device: str, *, read_ahead_kb: int, read_ahead_units_kb: int, sys: Path = Path("/sys")) -> ReadAhead | None:
+    """Raise read-ahead and background requests of the mount `major:minor`; says once what could not be done. May block.
+
+    Returns what chooses the read-ahead of files; None if we may not.
+    """
+    setting = sys / "class" / "bdi" / device / "read_ahead_kb"
+    read_ahead = ReadAhead(setting, usual_kb=read_ahead_kb, units_kb=read_ahead_units_kb)
+    allowed = read_ahead.choose("")
+    if not allowed:
         log.info(
             "read-ahead stays at the kernel's default, sequential reads are slower wanted_kb=%d device=%s", read_ahead_kb, device
         )
@@ -40,6 +72,7 @@ def tune(device: str, *, read_ahead_kb: int, sys: Path = Path("/sys")) -> None:
         raised = _write_unseen(connection.parent, limits)
     if not raised:
         log.info("a dozen stalled reads will hold up others: fusectl is not mounted, or not ours to write device=%s", device)
+    return read_ahead if allowed else None
 
 
 def _write_unseen(fusectl: Path, values: Mapping[Path, int]) -> bool:

@@ -16,6 +16,7 @@ bounded: how much is read, how many units there are, how deep things nest.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from xetfs.protocol.formats.gguf import read_gguf
@@ -24,9 +25,9 @@ from xetfs.protocol.formats.parquet import read_parquet
 from xetfs.protocol.formats.safetensors import read_safetensors
 from xetfs.protocol.formats.torchzip import read_torch_zip
 
-__all__ = ["Layout", "LayoutReader", "Steps", "probe"]
+__all__ = ["Layout", "LayoutReader", "Steps", "is_known", "probe"]
 
-_FORMATS: Final = {
+_FORMATS: Final[dict[str, Callable[[int], Steps]]] = {
     "safetensors": read_safetensors,
     "gguf": read_gguf,
     "parquet": read_parquet,
@@ -44,6 +45,15 @@ def probe(name: str, size: int) -> LayoutReader | None:
     """
     if not 0 <= size < 1 << 63:
         raise ValueError(f"not the size of a file: {size}")
-    stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
-    read = _FORMATS.get(suffix.lower()) if dot and stem else None
+    read = _format_of(name)
     return LayoutReader(read(size)) if read is not None else None
+
+
+def is_known(name: str) -> bool:
+    """Whether a file with this name or path may have a layout."""
+    return _format_of(name) is not None
+
+
+def _format_of(name: str) -> Callable[[int], Steps] | None:
+    stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
+    return _FORMATS.get(suffix.lower()) if dot and stem else None
