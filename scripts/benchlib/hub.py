@@ -86,6 +86,22 @@ class Hub:
         finally:
             self._control("PUT", "options", {"proof_status": 200})
 
+    def signed_ranges(self, repo: str, file: str) -> list[tuple[str, int, int]]:
+        """URL, first and last byte of all that a file is fetched from, as its reconstruction has them."""
+        commit = self._get(f"{self.endpoint}/api/models/{repo}/revision/main")["sha"]
+        entries = self._get(f"{self.endpoint}/api/models/{repo}/tree/{commit}")
+        (file_id,) = (entry["xetHash"] for entry in entries if entry["path"] == file)
+        token = self._get(f"{self.endpoint}/api/models/{repo}/xet-read-token/{commit}")
+        url = f"{token['casUrl']}/v2/reconstructions/{file_id}"
+        xorbs = self._get(url, {"Authorization": f"Bearer {token['accessToken']}"})["xorbs"]
+        groups = [group for groups in xorbs.values() for group in groups]
+        return [(group["url"], one["bytes"]["start"], one["bytes"]["end"]) for group in groups for one in group["ranges"]]
+
+    @staticmethod
+    def _get(url: str, headers: Mapping[str, str] | None = None) -> Any:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers or {})), timeout=60) as answer:
+            return json.load(answer)
+
     def _control(self, method: str, what: str, body: Mapping[str, Any] | None = None) -> Any:
         request = urllib.request.Request(f"{self.endpoint}/_testhub/{what}", method=method)
         request.add_header("Content-Type", "application/json")

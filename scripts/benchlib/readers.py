@@ -9,16 +9,19 @@ import json
 import mmap
 import os
 import random
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from benchlib.processes import peak_bytes
 
 PAGE = 4096
+PIECE = 1024 * 1024
 
 
 class Watch:
@@ -216,6 +219,29 @@ def ranges(watch: Watch, repo: str, file: str, length: int, places: list[int]) -
     return {"bytes": total, "count": len(places)}
 
 
+def discard(watch: Watch, ranges: list[list[Any]]) -> dict[str, float]:
+    """GET each range (URL, first, last) on one connection; the kernel throws the bytes away, so that the server is what works."""
+    host = urlsplit(ranges[0][0])
+    total = 0
+    scratch = bytearray(PIECE)
+    with socket.create_connection((host.hostname, host.port)) as sock, watch.running():
+        for url, first, last in ranges:
+            at = urlsplit(url)
+            sock.sendall(
+                f"GET {at.path}?{at.query} HTTP/1.1\r\nHost: {at.netloc}\r\nRange: bytes={first}-{last}\r\n\r\n".encode()
+            )
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                answer += sock.recv(PAGE) or b"(closed)\r\n\r\n"
+            left = last + 1 - first - len(answer.partition(b"\r\n\r\n")[2])
+            while left and (got := sock.recv_into(scratch, min(left, PIECE), socket.MSG_TRUNC)):
+                left -= got
+            if left or not answer.startswith(b"HTTP/1.1 206 "):
+                raise RuntimeError(f"the hub answered {answer[:80]!r}, and {left} bytes are missing")
+            total += last + 1 - first
+    return {"bytes": total, "count": len(ranges)}
+
+
 def tree(watch: Watch, repo: str) -> dict[str, float]:
     """HfApi.list_repo_tree of everything."""
     from huggingface_hub import HfApi
@@ -240,6 +266,7 @@ READERS: dict[str, Callable[..., dict[str, float]]] = {
         download,
         download_tensors,
         ranges,
+        discard,
         tree,
     )
 }

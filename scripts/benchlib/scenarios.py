@@ -58,6 +58,7 @@ def all_scenarios() -> dict[str, Scenario]:
     """By name, in the order in which they run."""
     from benchlib import (
         scenarios_cache,
+        scenarios_hub,
         scenarios_models,
         scenarios_places,
         scenarios_scale,
@@ -65,5 +66,13 @@ def all_scenarios() -> dict[str, Scenario]:
         scenarios_stream,
     )
 
-    modules = (scenarios_stream, scenarios_places, scenarios_models, scenarios_start, scenarios_scale, scenarios_cache)
+    modules = (
+        scenarios_stream,
+        scenarios_places,
+        scenarios_models,
+        scenarios_start,
+        scenarios_hub,
+        scenarios_scale,
+        scenarios_cache,
+    )
     return {scenario.name: scenario for module in modules for scenario in module.SCENARIOS}
