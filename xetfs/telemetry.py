@@ -41,6 +41,7 @@ READER_SERVED_BYTES: Final = "reader.served_bytes"
 READER_WINDOWS: Final = "reader.windows"
 READER_PREFETCH_WINDOWS: Final = "reader.prefetch_windows"
 READER_CORRUPT_WINDOWS: Final = "reader.corrupt_windows"
+READER_XORBS_RIGHT: Final = "reader.whole_xorbs_right"
 READER_WHOLE_RIGHT: Final = "reader.whole_files_right"
 READER_WHOLE_WRONG: Final = "reader.whole_files_wrong"
 

@@ -78,7 +78,7 @@ def test_what_a_mount_tells(run_xetfs: RunXetfs, mounted: Path, endpoint: str, h
     assert Path(f"/proc/{document['pid']}/cmdline").exists()
     assert document["endpoint"] == endpoint
     assert (document["verify"], document["offline"]) == ("auto", False)
-    assert document["files"] == {"proof": 1, "file": 0, "framing": 0, "none": 0}
+    assert document["files"] == {"proof": 1, "file": 0, "xorb": 0, "framing": 0, "none": 0}
     assert document["counters"]["net.received_bytes"] > 1_000_000
     assert 0 < document["memory"]["bytes_most"] <= document["memory"]["bytes_max"]
     assert document["memory"]["resident_bytes"] > 10_000_000

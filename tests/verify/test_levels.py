@@ -111,6 +111,22 @@ async def test_a_whole_file_that_was_known_before_is_checked_too(hub: TestHub, t
         await wait_for_level(view, XET, "file")
 
 
+async def test_without_proofs_a_part_is_raised_when_its_xorb_is_known_whole(hub: TestHub, tmp_path: Path) -> None:
+    hub.options.proof_status = 404
+    _, stored = hub.xet.add_file_from_chunks([bytes([number]) * 100_000 for number in range(10)], xorb_chunks=5)
+    hub.storage.commit_files(hub.storage.require_repo("model", REPO), {"two.bin": stored})
+    limits = {"window_bytes_min": 100_000, "window_bytes_max": 100_000, "ahead_bytes_max": 0}
+    async with open_engine(settings(hub, tmp_path, **limits)) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
+        await read(view, NESTED, 10)  # until it is known that there are no proofs, a little more than asked is loaded
+        await read(view, "two.bin", 500_000)
+        await wait_for_level(view, "two.bin", "xorb")
+        assert opened.counters[telemetry.READER_XORBS_RIGHT] == 1
+        assert (await opened.statistics()).files[Level.XORB] == 1
+        await read(view, "two.bin")
+        await wait_for_level(view, "two.bin", "file")
+
+
 async def test_an_lfs_file_is_raised_when_it_is_known_whole(hub: TestHub, tmp_path: Path) -> None:
     async with open_engine(settings(hub, tmp_path)) as opened:
         view = await opened.open_repo(RepoRef.parse(REPO))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xetfs.repo import Engine, RepoView
     from xetfs.repo.preload import Progress
 
-LEVELS_SHOWN = (Level.PROOF, Level.FILE, Level.FRAMING, None)
+LEVELS_SHOWN = (Level.PROOF, Level.FILE, Level.XORB, Level.FRAMING, None)
 
 
 async def describe_mount(

@@ -38,14 +38,16 @@ class Level(IntEnum):
     """It was given out by an earlier mount at a level below FILE. Not given out before a proof has been asked for."""
     FRAMING = 2
     """A server says so, lengths agree, and it offers no proof."""
-    FILE = 3
+    XORB = 3
+    """The same, and the chunk is the one of its xorb: all of that together have its hash."""
+    FILE = 4
     """All chunks of the file together have the hash, or the content the digest, that the file is known by."""
-    PROOF = 4
+    PROOF = 5
     """A Merkle proof leads from the chunk to the file id."""
 
 
 def level_name(level: Level | None) -> str:
-    """As it is shown: proof, file, framing; none while nothing is known."""
+    """As it is shown: proof, file, xorb, framing; none while nothing is known."""
     return level.name.lower() if level is not None else "none"
 
 

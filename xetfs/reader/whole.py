@@ -1,10 +1,14 @@
-"""Whole files: what can be checked only once all of a file is known.
+"""Whole files and whole xorbs: what can be checked only once all of one is known.
 
 Where a server offers no proofs, and for LFS files, a part of a file is as sure as its framing. When the whole file has become
 known, piece by piece, its name can be computed: the file id from the chunk hashes in its map, the SHA-256 or git id from its
 bytes, as far as all of them are held. If it is the right one, all of the map is raised to Level.FILE. If not, everything that led
 to it is forgotten and dropped, so that the next reader fetches it anew; what programs have read until then was wrong, which is
 logged as an error.
+
+Of a file that is not known whole, a xorb may be: its hash is the root over all its chunks. Nobody says how many they are, so each
+time that more are known from the first on, without a gap, their root is compared. If it is the hash, the chunks are those of that
+xorb (Level.XORB), though that the file has them there is still the server's word; if not, there may be more of them.
 
 The checks run in the background, one at a time, a piece for each hop to a thread of their own; they fetch nothing.
 """
@@ -13,8 +17,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final, Literal
 from weakref import WeakKeyDictionary
 
@@ -23,8 +28,9 @@ import trio
 from xetfs import telemetry
 from xetfs.errors import CorruptData
 from xetfs.protocol.fold import Fold
+from xetfs.protocol.hashes import XorbHash
 from xetfs.reader.file import FileReader
-from xetfs.reader.filemap import Level, Run
+from xetfs.reader.filemap import HASH_BYTES, Level, Run
 from xetfs.reader.shelf import Shelf
 from xetfs.reader.sources import Names
 from xetfs.store.api import Block
@@ -61,8 +67,7 @@ class Digest:
 
     def add_runs(self, runs: Sequence[Run]) -> None:
         if self._fold is not None:
-            for run in runs:
-                self._fold.add_chunks(run.hashes, run.start, run.ends)
+            _fold_runs(self._fold, runs)
 
     def add_bytes(self, data: bytes | bytearray | memoryview) -> None:
         for digest in (self._sha256, self._git):
@@ -91,29 +96,56 @@ class WholeChecker:
         self._nursery = nursery
         self._counters = counters
         self._seen: WeakKeyDictionary[FileReader, int] = WeakKeyDictionary()
+        self._tried: WeakKeyDictionary[FileReader, dict[XorbHash, int]] = WeakKeyDictionary()
+        """How many chunks of a xorb were known when its root was compared last."""
         self._due: set[FileReader] = set()
         self._one_at_a_time = trio.Lock()
         self._thread = trio.CapacityLimiter(1)
 
     def consider(self, reader: FileReader) -> None:
-        """Start a check in the background if the whole file has become known since this was last called."""
+        """Start a check in the background of what has become known whole since this was last called."""
         known = reader.map
         if self._seen.get(reader) == known.changes or reader in self._due:
             return
         self._seen[reader] = known.changes
-        if reader.size and known.is_complete(Level.FRAMING) and not known.is_complete(Level.FILE):
-            self._due.add(reader)
-            self._nursery.start_soon(self._check_in_turn, reader)
+        if not reader.size:
+            return
+        if not known.is_complete(Level.FRAMING):
+            tried = self._tried.setdefault(reader, {})
+            found = {xorb: runs for xorb, runs in whole_xorbs(known.runs()).items() if runs[-1].chunks.end != tried.get(xorb)}
+            if found and reader.source.names.file is not None:
+                self._start(reader, partial(self.check_xorbs, reader, found))
+        elif not known.is_complete(Level.FILE):
+            self._start(reader, partial(self.check, reader))
 
-    async def _check_in_turn(self, reader: FileReader) -> None:
+    def _start(self, reader: FileReader, check: Callable[[], Awaitable[object]]) -> None:
+        self._due.add(reader)
+        self._nursery.start_soon(self._check_in_turn, reader, check)
+
+    async def _check_in_turn(self, reader: FileReader, check: Callable[[], Awaitable[object]]) -> None:
         """Nobody waits for this, so it lets no error out."""
         try:
             async with self._one_at_a_time:
-                await self.check(reader)
+                await check()
         except Exception:
             log.exception("the check of a whole file failed file=%s", reader.source.key[:16])
         finally:
             self._due.discard(reader)
+
+    async def check_xorbs(self, reader: FileReader, found: Mapping[XorbHash, Sequence[Run]]) -> None:
+        """Compare the roots of these runs, which are all that is known of each xorb, with the xorbs' hashes, and raise those that
+        are right."""
+        for xorb, runs in found.items():
+            self._tried.setdefault(reader, {})[xorb] = runs[-1].chunks.end
+            fold = Fold()
+            for batch in _batches(runs):
+                await trio.to_thread.run_sync(_fold_runs, fold, batch, limiter=self._thread)
+            if await trio.to_thread.run_sync(fold.root, limiter=self._thread) != xorb:
+                continue
+            self._counters.add(telemetry.READER_XORBS_RIGHT)
+            log.debug("a whole xorb has its hash xorb=%s chunks=%d", xorb.hex()[:12], runs[-1].chunks.end)
+            hashes = b"".join(run.hashes for run in runs)
+            reader.adopt([replace(run, level=Level.XORB) for run in reader.map.runs() if _is_proven(run, xorb, hashes)])
 
     async def check(self, reader: FileReader) -> bool | None:
         """Whether a file that is known whole is what its name says; None if that cannot be told: it has no name, or its bytes are
@@ -143,15 +175,8 @@ class WholeChecker:
         return False
 
     async def _feed_runs(self, digest: Digest, runs: Sequence[Run]) -> None:
-        batch: list[Run] = []
-        chunks = 0
-        for run in runs:
-            batch.append(run)
-            chunks += len(run.ends)
-            if chunks >= BATCH_CHUNKS:
-                await trio.to_thread.run_sync(digest.add_runs, batch, limiter=self._thread)
-                batch, chunks = [], 0
-        await trio.to_thread.run_sync(digest.add_runs, batch, limiter=self._thread)
+        for batch in _batches(runs):
+            await trio.to_thread.run_sync(digest.add_runs, batch, limiter=self._thread)
 
     async def _feed_bytes(self, digest: Digest, runs: Sequence[Run]) -> bool:
         """Whether all bytes were held, and held right."""
@@ -175,6 +200,57 @@ class WholeChecker:
                     return False
                 position += count
         return True
+
+
+def whole_xorbs(runs: Sequence[Run]) -> dict[XorbHash, list[Run]]:
+    """For each xorb that some of these runs take at framing, and whose chunks they have from the first on without a gap: runs of
+    just these chunks, in order."""
+    by_xorb: dict[XorbHash, list[Run]] = {run.xorb: [] for run in runs if run.level == Level.FRAMING}
+    for run in runs:
+        if run.xorb in by_xorb and run.level >= Level.FRAMING:
+            by_xorb[run.xorb].append(run)
+    chains = {xorb: _chain(of_xorb) for xorb, of_xorb in by_xorb.items()}
+    return {xorb: chain for xorb, chain in chains.items() if chain is not None}
+
+
+def _chain(runs: Sequence[Run]) -> list[Run] | None:
+    """Runs of one xorb put in the order of its chunks, each chunk once; None if one is missing."""
+    chain: list[Run] = []
+    known = 0
+    for run in sorted(runs, key=lambda run: run.chunks):
+        if run.chunks.start > known:
+            return None
+        if run.chunks.end > known:
+            chain.append(run.part(known - run.chunks.start, len(run.ends)))
+            known = run.chunks.end
+    return chain
+
+
+def _is_proven(run: Run, xorb: XorbHash, hashes: bytes) -> bool:
+    """Whether a run is of chunks of a xorb whose hashes are known, all of them and in order."""
+    return (
+        run.xorb == xorb
+        and run.level == Level.FRAMING
+        and (run.hashes == hashes[HASH_BYTES * run.chunks.start : HASH_BYTES * run.chunks.end])
+    )
+
+
+def _batches(runs: Iterable[Run]) -> Iterator[list[Run]]:
+    """Runs of about BATCH_CHUNKS chunks together."""
+    batch: list[Run] = []
+    chunks = 0
+    for run in runs:
+        batch.append(run)
+        chunks += len(run.ends)
+        if chunks >= BATCH_CHUNKS:
+            yield batch
+            batch, chunks = [], 0
+    yield batch
+
+
+def _fold_runs(fold: Fold, runs: Iterable[Run]) -> None:
+    for run in runs:
+        fold.add_chunks(run.hashes, run.start, run.ends)
 
 
 def accept(reader: FileReader, runs: Sequence[Run]) -> None:
