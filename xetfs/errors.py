@@ -117,6 +117,13 @@ class StoreFailed(XetfsError):
     """The local store is full, broken or not usable. While reading it counts as a miss; at start it is told to the user."""
 
 
+class Evicted(XetfsError):
+    """What was fetched was dropped from the store before it could be read, again and again. Nothing is wrong with it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint="a larger cache holds more of what is read at the same time (--cache-size)")
+
+
 class InvalidArgument(XetfsError):
     """What the user typed or configured cannot be: a repo name, a revision, a size, an endpoint."""
 

@@ -54,6 +54,7 @@ EXIT: Final[Mapping[type[errors.XetfsError], Exit]] = {
     errors.RangeNotSatisfiable: Exit.DATA,
     errors.SignedUrlExpired: Exit.DATA,
     errors.StoreFailed: Exit.MACHINE,
+    errors.Evicted: Exit.MACHINE,
     errors.MachineUnfit: Exit.MACHINE,
     errors.MountpointUnusable: Exit.MOUNTPOINT,
     errors.InvalidArgument: Exit.USAGE,

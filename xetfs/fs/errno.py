@@ -22,6 +22,7 @@ ERRNO: Final[Mapping[type[BaseException], int]] = {
     errors.TimedOut: errno.ETIMEDOUT,
     errors.Offline: errno.ENETUNREACH,
     errors.CorruptData: errno.EIO,
+    errors.Evicted: errno.EIO,
     errors.ProtocolViolation: errno.EIO,
     # A read past the end is answered with no bytes before anything is asked; a 416 that comes as far as here is about bytes that
     # the file has, and must not look like its end.

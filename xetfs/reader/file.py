@@ -22,7 +22,7 @@ from functools import partial
 import trio
 
 from xetfs import telemetry
-from xetfs.errors import CorruptData, NotFound, ProtocolViolation
+from xetfs.errors import CorruptData, Evicted, NotFound, ProtocolViolation
 from xetfs.protocol.formats import LayoutReader
 from xetfs.protocol.hashes import XorbHash
 from xetfs.protocol.ranges import ByteRange, ChunkRange
@@ -156,8 +156,9 @@ class FileReader:
     async def read(self, span: ByteRange) -> Buffer:
         """The bytes of `span`, exactly as many as the file has there.
 
-        Raises what the source raised, CorruptData when bytes cannot be had right, trio.TooSlowError when a window was not done
-        in time. A cancelled read leaves nothing behind; windows that nobody else waits for end with it.
+        Raises what the source raised, CorruptData when bytes cannot be had right, Evicted when they cannot be kept,
+        trio.TooSlowError when a window was not done in time. A cancelled read leaves nothing behind; windows that nobody else
+        waits for end with it.
         """
         span = span.clip(self.size)
         if not len(span):
@@ -287,8 +288,8 @@ class FileReader:
 
     async def _piece(self, span: ByteRange, want: Want, joined: ExitStack) -> Buffer:
         """The same as `_piece_nowait`, whatever must be done for it."""
-        bad = 0
-        while bad < PIECE_ATTEMPTS_MAX:
+        bad = evicted = 0
+        while bad + evicted < PIECE_ATTEMPTS_MAX:
             run = self._run_at(span.start)
             if run is None:
                 if await self._wait_for(span, joined) and self._run_at(span.start) is None:
@@ -298,7 +299,7 @@ class FileReader:
             if block is None:
                 await self._forget_unheld(ByteRange(span.start, max(span.end, want.demand.end)))
                 self._start_missing(span, want, joined)
-                bad += 1
+                evicted += 1
                 continue
             part = _within(run, block, span.start, span.end)
             try:
@@ -310,7 +311,10 @@ class FileReader:
                 log.warning("dropped a bad block, fetching again file=%s: %s", self.source.key[:16], exc)
                 await self._shelf.drop(block)
                 bad += 1
-        raise CorruptData(f"bytes {span.start}-{span.end} of {self.source.key[:16]} cannot be had right")
+        what = f"bytes {span.start}-{span.end} of {self.source.key[:16]}"
+        if not bad:
+            raise Evicted(f"{what} leave the cache before they can be read")
+        raise CorruptData(f"{what} cannot be had right")
 
     async def _forget_unheld(self, span: ByteRange) -> None:
         """Drop from the map what is not held any longer of the runs under `span`, so that it is loaded again, all of it at

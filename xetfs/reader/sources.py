@@ -18,7 +18,7 @@ import trio
 from blake3 import blake3
 
 from xetfs import telemetry
-from xetfs.errors import CorruptData, ProtocolViolation
+from xetfs.errors import CorruptData, Evicted, ProtocolViolation
 from xetfs.hub.client import HubClient
 from xetfs.protocol.hashes import FileId, MerkleHash, XorbHash, chunk_hash
 from xetfs.protocol.memory import new_buffer
@@ -152,7 +152,7 @@ class PlainSource:
                 await self._fetch_checked(layout, urgency)
             with suppress(BlocksGone):
                 return await learn(self._shelf, layout, wanted, level)
-        raise CorruptData(f"{self._repo}: {self._entry.path} is not kept by the store long enough to be read")
+        raise Evicted(f"{self._repo}: {self._entry.path} leaves the cache before it can be read")
 
     def _layout(self, covered: ByteRange) -> Layout:
         """`covered` as terms: one for each made-up xorb that it touches."""

@@ -30,6 +30,7 @@ from xetfs.errors import (
     AuthRequired,
     CorruptData,
     EntryNotFound,
+    Evicted,
     NotFound,
     Offline,
     ProtocolViolation,
@@ -257,7 +258,7 @@ class XetSource:
                     log.info("transfer URLs expired, asking again file=%s bytes=%s", self.key[:16], part.span)
         finally:
             part.planned.set()
-        raise CorruptData(f"bytes of {self.key[:16]} are not kept by the store long enough to be read")
+        raise Evicted(f"bytes {part.span.start}-{part.span.end} of {self.key[:16]} leave the cache before they can be read")
 
 
 def _window(proof: RangeProof, span: ByteRange, size: int) -> ByteRange:

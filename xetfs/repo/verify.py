@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 import trio
 
-from xetfs.errors import CorruptData, ProtocolViolation, Unavailable, XetfsError
+from xetfs.errors import CorruptData, Evicted, ProtocolViolation, Unavailable, XetfsError
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.file import FileReader
 from xetfs.reader.filemap import FileMap, Level, Run
@@ -201,7 +201,7 @@ async def _read_known(reader: FileReader, span: ByteRange, known_until: int) -> 
         parts = list(_runs_until(reader.map, known_until, span.end))
         if known_until >= span.end or (parts and parts[-1].end >= span.end):
             return data, parts
-    raise CorruptData(f"bytes {span.start}-{span.end} are not held long enough to be checked; is the cache very small?")
+    raise Evicted(f"bytes {span.start}-{span.end} leave the cache before they can be checked")
 
 
 def _runs_until(known: FileMap, start: int, end: int) -> Iterator[Run]:
