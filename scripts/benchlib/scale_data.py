@@ -96,9 +96,9 @@ def _make(storage: Storage, xet: XetStore) -> dict[str, object]:
         _commit(storage, files_repo(count), {f"data/{file_name(n)}": b'{"part": %d}\n' % n for n in range(count)})
     for gigabytes in SIZES_GB:
         terms = round(gigabytes * GB / (LARGE_TERM_CHUNKS * (CHUNK_BYTES.start + CHUNK_BYTES.stop) / 2))
-        add(size_repo(gigabytes), {"large.bin": _terms(xorbs, terms, LARGE_TERM_CHUNKS, seed=gigabytes)})
+        add(size_repo(gigabytes), {"large.bin": scattered_terms(xorbs, terms, LARGE_TERM_CHUNKS, seed=gigabytes)})
     for count in TERMS:
-        files = {f"{number}.bin": _terms(xorbs, count, TERM_CHUNKS, seed=number) for number in range(TERM_FILES)}
+        files = {f"{number}.bin": scattered_terms(xorbs, count, TERM_CHUNKS, seed=number) for number in range(TERM_FILES)}
         add(terms_repo(count), files)
     shards = {f"shard-{number:02}.bin": _shard(xorbs, number) for number in range(SHARDS)}
     add(SHARDS_REPO, shards)
@@ -123,7 +123,7 @@ def _chunks() -> Iterator[list[bytes]]:
         yield [chance.bytes(int(length)) for length in lengths]
 
 
-def _terms(xorbs: list[XorbHash], count: int, chunks: int, *, seed: int) -> list[Run]:
+def scattered_terms(xorbs: list[XorbHash], count: int, chunks: int, *, seed: int) -> list[Run]:
     """Terms of so many chunks from here and there, no two of which are neighbours in a xorb too."""
     chance = random.Random(seed)
     runs: list[Run] = []

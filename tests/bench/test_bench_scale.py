@@ -87,11 +87,13 @@ async def read_all(view: RepoView, node: Node) -> bytes:
 
 
 def test_terms_are_as_many_as_asked_and_no_two_can_be_merged() -> None:
-    runs = scale_data._terms(list("abc"), 500, 4, seed=1)
+    runs = scale_data.scattered_terms(list("abc"), 500, 4, seed=1)
     assert len(runs) == 500
     assert all(run.end - run.start == 4 and run.start % 4 == 0 and run.end <= scale_data.XORB_CHUNKS for run in runs)
     assert all(one.xorb != other.xorb for one, other in itertools.pairwise(runs))
-    assert runs == scale_data._terms(list("abc"), 500, 4, seed=1) != scale_data._terms(list("abc"), 500, 4, seed=2)
+    assert (
+        runs == scale_data.scattered_terms(list("abc"), 500, 4, seed=1) != scale_data.scattered_terms(list("abc"), 500, 4, seed=2)
+    )
 
 
 def test_a_store_of_many_blocks_holds_them_and_its_costs_are_told(tmp_path: Path) -> None:
