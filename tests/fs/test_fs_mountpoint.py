@@ -92,16 +92,21 @@ def test_a_user_without_fusermount(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("complaint", "expected"),
-    [("failed to unmount: Device or resource busy", "is in use"), ("entry not found in /etc/mtab", "cannot be unmounted")],
+    [
+        ("fusermount3: failed to unmount /mnt/x: Device or resource busy", "is in use"),
+        ("fusermount3: entry for /mnt/x not found in /etc/mtab", "cannot be unmounted: {complaint}"),
+        ("", "cannot be unmounted: fusermount3 ended with status 1"),
+    ],
 )
 def test_fusermount_says_why_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, complaint: str, expected: str) -> None:
     program = tmp_path / "fusermount3"
-    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\necho "fusermount3: {complaint}" >&2\nexit 1\n')
+    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\necho "{complaint}" >&2\nexit 1\n')
     program.chmod(0o755)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    with pytest.raises(MountpointUnusable, match=expected):
+    with pytest.raises(MountpointUnusable) as caught:
         outside.unmount(Path("/mnt/x"), lazily=True)
+    assert caught.value.message == f"/mnt/x {expected.format(complaint=complaint)}"
     assert (tmp_path / "arguments").read_text() == "-u -z -- /mnt/x\n"
 
 

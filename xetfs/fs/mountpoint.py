@@ -27,6 +27,8 @@ FUSE_DEVICE: Final = Path("/dev/fuse")
 STACKED_MAX: Final = 16
 """Dead mounts on one directory that are cleared in one go."""
 FUSERMOUNT_S: Final = 10.0
+REASON_CHARS_MAX: Final = 300
+"""Of what fusermount3 says: a reason with a path."""
 
 _DEAD: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 _MNT_DETACH: Final = 2
@@ -140,31 +142,34 @@ def unmount(path: Path, *, lazily: bool = False) -> None:
 
     Raises MountpointUnusable; the cause is an OSError with EBUSY when programs still use it.
     """
-    number = _umount2(path, lazily=lazily) if os.geteuid() == 0 else _fusermount(path, lazily=lazily)
-    if number == errno.EBUSY:
-        raise MountpointUnusable(f"{path} is in use") from OSError(number, os.strerror(number))
+    number, reason = _umount2(path, lazily=lazily) if os.geteuid() == 0 else _fusermount(path, lazily=lazily)
     if number:
-        raise MountpointUnusable(f"{path} cannot be unmounted: {os.strerror(number)}") from OSError(number, os.strerror(number))
+        problem = "is in use" if number == errno.EBUSY else f"cannot be unmounted: {reason}"
+        raise MountpointUnusable(f"{path} {problem}") from OSError(number, reason)
 
 
-def _umount2(path: Path, *, lazily: bool) -> int:
+def _umount2(path: Path, *, lazily: bool) -> tuple[int, str]:
+    """The errno, 0 for none, and what it means."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazily else 0)) == 0:
-        return 0
-    return ctypes.get_errno()
+    failed = libc.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazily else 0))
+    number = ctypes.get_errno() if failed else 0
+    return number, os.strerror(number)
 
 
-def _fusermount(path: Path, *, lazily: bool) -> int:
+def _fusermount(path: Path, *, lazily: bool) -> tuple[int, str]:
+    """The same, as far as it can be told from what fusermount3 says."""
     command = ["fusermount3", "-u", *(["-z"] if lazily else []), "--", str(path)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=FUSERMOUNT_S, check=False, env={**os.environ, "LC_ALL": "C"})
     except FileNotFoundError:
         raise MachineUnfit("there is no fusermount3", hint="install it: apt install fuse3") from None
     except subprocess.TimeoutExpired:
-        return errno.ETIMEDOUT
+        return errno.ETIMEDOUT, f"fusermount3 has not ended within {FUSERMOUNT_S:g} s"
     if done.returncode == 0:
-        return 0
-    return errno.EBUSY if b"busy" in done.stderr.lower() else errno.EPERM
+        return 0, ""
+    said = done.stderr.decode("utf-8", "backslashreplace").strip().rpartition("\n")[2]
+    busy = "busy" in said.lower()
+    return errno.EBUSY if busy else errno.EPERM, said[:REASON_CHARS_MAX] or f"fusermount3 ended with status {done.returncode}"
 
 
 def _unescape(field: str) -> str:
