@@ -25,13 +25,14 @@ RTT: Final = {"latency_s": 0.020}
 SHORT: Final = 16 * MIB
 """What is read from the begin of a file, cold: past the growth of windows, and short under valgrind too."""
 PAGE: Final = 4096
+OPENING: Final = "opening a file"
 COUNTED_READS: Final = (
-    ("opening a file", 0, MIB),
+    (OPENING, 0, MIB),
     (f"cold read of {SHORT // MIB} MiB", SHORT, MIB),
     ("the same warm", SHORT, MIB),
     ("the same warm, 4 KiB at a time", SHORT, PAGE),
 )
-"""Length and block of the reads whose instructions are counted; one after the other with one cache."""
+"""Length and block of the reads whose instructions are counted, one after the other with one cache; the first reads nothing."""
 
 
 def count_traffic(lab: Lab) -> Counts:
@@ -84,7 +85,7 @@ class Counter:
 
 
 def count_instructions(lab: Lab, counter: Counter, say: Callable[[str], None]) -> Counts:
-    """Of a process that opens a repo and a file, and of ones that read too; each includes the start of Python."""
+    """Of a process that opens a repo and a file, the start of Python included; and how many more it takes to read, too."""
     noise = lab.data.noise
     counts: Counts = {}
     with tempfile.TemporaryDirectory(prefix="counted-", dir=lab.base) as cache:
@@ -95,7 +96,7 @@ def count_instructions(lab: Lab, counter: Counter, say: Callable[[str], None]) -
             if done.returncode:
                 say(f"instructions are not counted: {what} ended with {done.returncode}")
                 return {}
-            counts[f"{what}: instructions"] = counter.read()
+            counts[f"{what}: instructions"] = counter.read() - counts.get(f"{OPENING}: instructions", 0.0)
     return counts
 
 
