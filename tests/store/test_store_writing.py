@@ -78,6 +78,26 @@ def test_a_slow_disk_is_left_to_the_page_cache_for_a_while(tmp_path: Path, direc
     assert len(directly) == 2
 
 
+def test_a_write_that_was_held_up_says_nothing_about_the_disk(tmp_path: Path, directly: list[int]) -> None:
+    clock = Clock(0.008)
+    writer = Writer(clock=clock)
+    for number in range(100):
+        clock.step = 0.3 if number == 20 else 0.008
+        write(writer, tmp_path / "file", len(CONTENT))
+    assert len(directly) == 100
+
+
+def test_a_disk_that_has_become_slow_is_noticed(tmp_path: Path, directly: list[int]) -> None:
+    clock = Clock(0.008)
+    writer = Writer(clock=clock)
+    for _ in range(100):
+        write(writer, tmp_path / "file", len(CONTENT))
+    clock.step = 0.1
+    for _ in range(20):
+        write(writer, tmp_path / "file", len(CONTENT))
+    assert 100 < len(directly) <= 110
+
+
 def test_a_file_system_without_direct_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = writing._write_all
     refusals = []

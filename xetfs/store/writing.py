@@ -2,10 +2,9 @@
 
 Blocks are megabytes, written once, and what is read of them goes to the page cache of the file system above; through the page
 cache of the disk they would be copied, and held, a second time. So large files are written past it where the disk is quick
-enough to
-keep up: measured, that takes a fifth of the CPU time and twice the rate. A slow disk is left to the page cache, which takes a
-burst at the speed of memory, and tried again now and then. Where direct writing is not to be had (tmpfs, some network file
-systems) it is not tried again.
+enough to keep up: measured, that takes a fifth of the CPU time and twice the rate. A slow disk is left to the page cache, which
+takes a burst at the speed of memory, and tried again now and then. Where direct writing is not to be had (tmpfs, some network
+file systems) it is not tried again.
 
 Called from one thread at a time.
 """
@@ -27,8 +26,11 @@ DIRECT_BYTES_MIN: Final = 1024 * 1024
 """Shorter files are cheaper through the page cache: a direct write waits for the disk."""
 SLOW_BYTES_S: Final = 128 * 1024 * 1024
 """A disk slower than this holds up a fast network."""
-BUFFERED_RUN: Final = 16
-"""Large files that go through the page cache after one that was slow."""
+JUDGED_S: Final = 0.5
+"""Time of writing after which the disk is judged. Not by each file: a thread that goes on after a write of milliseconds may wait
+as long again for the interpreter, while the event loop is busy."""
+BUFFERED_RUN: Final = 64
+"""Large files that go through the page cache after the disk was found slow."""
 PAGE_BYTES: Final = mmap.PAGESIZE
 """Address, length and place of a direct write are multiples of the disk's block; those of pages are that everywhere."""
 
@@ -39,6 +41,8 @@ class Writer:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._buffered_left = 0
+        self._direct_bytes = 0
+        self._direct_s = 0.0
         self._direct_possible = bool(_O_DIRECT)
 
     def write(self, fd: int, parts: Sequence[bytes | memoryview]) -> int:
@@ -76,9 +80,17 @@ class Writer:
         finally:
             fcntl.fcntl(fd, fcntl.F_SETFL, flags)
         _write_all(fd, [views[-1][whole:]])
-        if total / SLOW_BYTES_S < self._clock() - since:
-            self._buffered_left = BUFFERED_RUN
+        self._judge(total, self._clock() - since)
         return True
+
+    def _judge(self, written: int, took_s: float) -> None:
+        """Take a direct write into account."""
+        self._direct_bytes += written
+        self._direct_s += took_s
+        if self._direct_s >= JUDGED_S:
+            if self._direct_bytes < SLOW_BYTES_S * self._direct_s:
+                self._buffered_left = BUFFERED_RUN
+            self._direct_bytes, self._direct_s = 0, 0.0
 
 
 def _aligned(view: memoryview) -> memoryview:
