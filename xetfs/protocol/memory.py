@@ -2,8 +2,8 @@
 
 Such buffers are megabytes long and live for seconds. From the allocator they come out of heaps that fragment and are not given
 back: measured, a process that held 150 MB of them had grown to 550. And fresh memory costs a page fault for every page, as much
-time as receiving into it. So each is an anonymous mapping in huge pages, and when its last view is gone a few are kept for the
-next who asks. Callable from any thread: a view may die in whichever drops it last.
+time as receiving into it. So they are stretches of one anonymous mapping in huge pages: the first that is free and long enough,
+so that what was touched before is touched again. Callable from any thread: a view may die in whichever drops it last.
 """
 
 from __future__ import annotations
@@ -12,70 +12,88 @@ import ctypes
 import mmap
 import threading
 import weakref
+from bisect import insort
+from collections import deque
 from contextlib import suppress
 from functools import cache
 from typing import Any, Final
 
 MAPPED_BYTES_MIN: Final = 256 * 1024
-"""Shorter buffers are the allocator's business: a mapping costs system calls and whole pages."""
-MAPPED_BYTES_MAX: Final = 160 * 1024 * 1024
-"""Bytes of mappings, used and unused, up to which an unused one is kept: what a process at full speed has in use."""
-
-FIT_MAX: Final = 1.5
-"""How many times as large as needed an unused mapping may be that is taken: fresh memory costs more than memory held in vain."""
+"""Shorter buffers are the allocator's business: a stretch is whole pages, and costs some microseconds."""
+ARENA_BYTES: Final = 160 * 1024 * 1024
+"""What a process at full speed has in use. What does not fit is a mapping of its own, given back when its last view is gone."""
+STRETCH_STEP: Final = 64 * 1024
+"""Length and place of a stretch are multiples of this: fewer gaps that fit nobody."""
 
 
 def new_buffer(size: int) -> memoryview:
-    """`size` bytes that can be written, with any content; the memory is used anew when the last view of it is gone."""
+    """`size` bytes that can be written, with any content; the memory is used anew when the last view of it is gone.
+
+    It begins on a page unless it is shorter than MAPPED_BYTES_MIN.
+    """
     if size < MAPPED_BYTES_MIN:
         return memoryview(bytearray(size))
-    mapping = _kept.take(_round_up(size))
-    # A view cannot tell when its slices are gone, an object that they all refer to can: an array over the mapping.
-    lease = _array_type(len(mapping)).from_buffer(mapping)
-    weakref.finalize(lease, _kept.give, mapping).atexit = False
+    length = -(-size // STRETCH_STEP) * STRETCH_STEP
+    start = _arena.take(length)
+    if start is None:
+        return memoryview(_map(length))[:size]
+    # A view cannot tell when its slices are gone, an object that they all refer to can: an array over the stretch.
+    lease = _array_type(length).from_buffer(_arena.mapping, start)
+    weakref.finalize(lease, _arena.give, start, length).atexit = False
     return memoryview(lease).cast("B")[:size]
 
 
 def release_unused() -> None:
     """Give the memory that nobody uses now back to the system."""
-    _kept.clear()
+    _arena.release_unused()
 
 
-class _Kept:
-    """Mappings that nobody uses now, by size, and the count of all."""
+class Arena:
+    """One mapping, of which stretches are taken and given back."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self.mapping = _map(size)  # addresses only; memory comes as it is touched
         self._lock = threading.Lock()
-        self._mapped = 0
-        self._free: dict[int, list[mmap.mmap]] = {}
+        self._free = [(0, size)]  # (start, end) of stretches that nobody uses, in order, none beside another
+        self._given: deque[tuple[int, int]] = deque()
 
-    def take(self, size: int) -> mmap.mmap:
+    def take(self, length: int) -> int | None:
+        """Where the first free stretch of this length begins; None if there is none."""
         with self._lock:
-            fitting = min((other for other in self._free if size <= other <= FIT_MAX * size), default=0)
-            if fitting:
-                free = self._free[fitting]
-                mapping = free.pop()
-                if not free:
-                    del self._free[fitting]
-                return mapping
-            self._mapped += size
-        return _map(size)
+            self._collect()
+            for i, (start, end) in enumerate(self._free):
+                if end - start >= length:
+                    self._free[i : i + 1] = [(start + length, end)] if end - start > length else []
+                    return start
+        return None
 
-    def give(self, mapping: mmap.mmap) -> None:
-        with self._lock:
-            if self._mapped <= MAPPED_BYTES_MAX:
-                self._free.setdefault(len(mapping), []).append(mapping)
+    def give(self, start: int, length: int) -> None:
+        """Give a stretch back. Takes no lock: a view may die at any moment, also while this thread holds it."""
+        self._given.append((start, start + length))
+
+    def _collect(self) -> None:
+        """Put what was given back among the free stretches."""
+        while self._given:
+            insort(self._free, self._given.popleft())
+        joined: list[tuple[int, int]] = []
+        for start, end in self._free:
+            if joined and joined[-1][1] == start:
+                joined[-1] = (joined[-1][0], end)
             else:
-                self._mapped -= len(mapping)
+                joined.append((start, end))
+        self._free = joined
 
-    def clear(self) -> None:
+    def release_unused(self) -> None:
         with self._lock:
-            self._mapped -= self.unused_bytes
-            self._free.clear()
+            self._collect()
+            for start, end in self._free:
+                self.mapping.madvise(mmap.MADV_DONTNEED, start, end - start)
 
     @property
     def unused_bytes(self) -> int:
-        return sum(len(mapping) for free in self._free.values() for mapping in free)
+        with self._lock:
+            self._collect()
+            return sum(end - start for start, end in self._free)
 
 
 def _map(size: int) -> mmap.mmap:
@@ -91,10 +109,4 @@ def _array_type(size: int) -> Any:
     return ctypes.c_ubyte * size
 
 
-def _round_up(size: int) -> int:
-    """The next multiple of an eighth of a power of two: few sizes, so that buffers fit again; at most an eighth is not used."""
-    step = 1 << max((size - 1).bit_length() - 4, 12)
-    return -(-size // step) * step
-
-
-_kept: Final = _Kept()
+_arena: Final = Arena(ARENA_BYTES)
