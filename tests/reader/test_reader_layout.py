@@ -238,6 +238,22 @@ async def test_a_touch_loads_the_tensor_and_not_its_neighbours(cas: FakeCas, mod
             assert reader.map.at(start + 5 * MIB) is None
 
 
+async def test_neighbours_asked_for_at_the_same_time_bring_no_byte_twice_but_of_a_chunk(
+    cas: FakeCas, model: FakeFile, autojump_clock: object
+) -> None:
+    """The second begins where the first one ends, before anybody knows what that brings."""
+    cas.delay_s = 0.05
+    async with open_bench(cas) as bench:
+        reader = bench.reader(model, "model.bytes")
+        reader.open()
+        async with trio.open_nursery() as nursery:
+            for start in range(40 * MIB, 44 * MIB, MIB):
+                nursery.start_soon(reader.read, ByteRange(start, start + MIB))
+        distinct = {(xorb, byte // 65544) for xorb, span in cas.fetched for byte in range(span.first, span.last, 65544)}
+        edges = sum(kind == "reconstruction" for kind, _ in cas.asked) - 1
+        assert len(distinct) * 65544 <= cas.fetched_bytes <= (len(distinct) + edges) * 65544
+
+
 async def test_reading_all_takes_hardly_longer_than_without_a_layout(
     cas: FakeCas, model: FakeFile, autojump_clock: object
 ) -> None:

@@ -74,9 +74,10 @@ class _Part:
 
     flight: Flight[list[Run]]
 
-    def __init__(self, span: ByteRange, level: Level) -> None:
+    def __init__(self, span: ByteRange, level: Level, urgency: Urgency) -> None:
         self.span = span
         self.level = level
+        self.urgency = urgency
         self.covered = span
         self.planned = trio.Event()
 
@@ -214,26 +215,28 @@ class XetSource:
 
     def _start_parts(self, gaps: Sequence[ByteRange], level: Level, urgency: Urgency, joined: ExitStack) -> list[_Part]:
         """The parts that bring the gaps, joined until `joined` is closed: those that another window has under way, such as what
-        it asked beyond its proof, and new ones for the rest. In the order of what they cover."""
-        parts = [
-            part
-            for part in self._parts
-            if part.level == level and part.planned.is_set() and not part.flight.ended and _touches(part.covered, gaps)
-        ]
+        it asked beyond its proof, and new ones for the rest. In the order of what they cover.
+
+        What one of those brings that is not planned yet may turn out to be longer, by a part of a chunk at either end.
+        """
+        parts = [part for part in self._parts if part.level == level and not part.flight.ended and _touches(part.covered, gaps)]
         rest = _subtract(gaps, sorted(part.covered for part in parts))
         parts.extend(self._start_part(span, level, urgency) for span in _cut_up(rest, self._fetcher.part_bytes))
         for part in parts:
             part.flight.join()
             joined.callback(part.flight.leave)
+            if urgency.demand and not part.urgency.demand:
+                part.urgency.demand = True
+                self._shelf.budget.wake()
         return sorted(parts, key=lambda part: part.covered)
 
     def _start_part(self, span: ByteRange, level: Level, urgency: Urgency) -> _Part:
-        part = _Part(span, level)
-        part.flight = Flight(self._nursery, partial(self._bring, part, urgency), on_end=lambda: self._parts.remove(part))
+        part = _Part(span, level, urgency)
+        part.flight = Flight(self._nursery, partial(self._bring, part), on_end=lambda: self._parts.remove(part))
         self._parts.append(part)
         return part
 
-    async def _bring(self, part: _Part, urgency: Urgency) -> list[Run]:
+    async def _bring(self, part: _Part) -> list[Run]:
         """The work of a part: the blocks under it are on the shelf when it ends."""
         refused = 0
         try:
@@ -246,7 +249,7 @@ class XetSource:
                 held = await self._shelf.held(wanted)
                 missing = missing_chunks(wanted, held.__getitem__)
                 try:
-                    await self._fetcher.fetch(self._cas, plan_fetches(reconstruction, missing), urgency)
+                    await self._fetcher.fetch(self._cas, plan_fetches(reconstruction, missing), part.urgency)
                     return await learn(self._shelf, layout, wanted, part.level)
                 except BlocksGone as exc:
                     log.debug("looking again file=%s: %s", self.key[:16], exc)
