@@ -114,7 +114,7 @@ async def test_what_is_loaded_ahead_is_bounded(
             await reader.read(ByteRange(at, at + STEP))
         await trio.testing.wait_all_tasks_blocked()
         assert loads
-        assert bench.shelf.budget.held <= 12 * MIB + 4 * MIB  # and what was read of it
+        assert bench.shelf.budget.held <= 12 * MIB + 10 * MIB  # and the block that is being read, as long as a xorb at most
 
 
 async def test_how_far_ahead_is_loaded_is_bounded(
