@@ -9,7 +9,7 @@ import trio
 from loopback import Asked, Authority, answer, client_of, ranged, serving
 
 from xetfs.errors import Unavailable
-from xetfs.net import client as client_module
+from xetfs.net import download as download_module
 from xetfs.net.direct import DirectBody
 from xetfs.settings import MIB
 
@@ -90,7 +90,7 @@ async def test_the_ordinary_way_gives_the_same_bytes(monkeypatch: pytest.MonkeyP
     async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
         return ranged(DATA, asked)
 
-    monkeypatch.setattr(client_module, "direct_body", lambda response: None)
+    monkeypatch.setattr(download_module, "direct_body", lambda response: None)
     async with serving(handler) as server, client_of(server.url) as client:
         into = bytearray(MIB)
         async with client.stream(f"{server.url}/d", "d", headers={"range": f"bytes={MIB}-{2 * MIB - 1}"}) as download:

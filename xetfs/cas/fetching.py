@@ -16,7 +16,8 @@ import trio
 
 from xetfs.errors import ProtocolViolation, SignedUrlExpired, Unavailable, XetfsError
 from xetfs.net.bodies import take_range
-from xetfs.net.client import Download, HttpClient
+from xetfs.net.client import HttpClient
+from xetfs.net.download import Download
 from xetfs.net.failures import error_of_status, is_retried_status
 from xetfs.net.origins import Origin
 from xetfs.protocol.multipart import MultipartParser, parse_boundary

@@ -16,7 +16,8 @@ from urllib.parse import quote, urljoin
 from xetfs.errors import AccessDenied, EntryNotFound, ProtocolViolation, Unavailable, XetfsError
 from xetfs.hub.refusals import error_of_refusal
 from xetfs.net.bodies import take_range
-from xetfs.net.client import Answer, Download, HttpClient
+from xetfs.net.client import Answer, HttpClient
+from xetfs.net.download import Download
 from xetfs.net.failures import error_of_status, is_retried_status
 from xetfs.net.origins import Credentials, Origin
 from xetfs.protocol.names import CommitId, RepoId, check_revision

@@ -15,7 +15,8 @@ from xetfs.errors import (
     RevisionNotFound,
     XetfsError,
 )
-from xetfs.net.client import Answer, Download
+from xetfs.net.client import Answer
+from xetfs.net.download import Download
 from xetfs.net.failures import error_of_status
 from xetfs.protocol.names import RepoId
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from xetfs.errors import ProtocolViolation
-from xetfs.net.client import Download
+from xetfs.net.download import Download
 from xetfs.protocol.multipart import parse_content_range
 from xetfs.protocol.ranges import ByteRange
 from xetfs.settings import MIB

@@ -19,47 +19,32 @@ import logging
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Final, TypeVar
 
-import httpcore
 import httpx
 import trio
-from httpcore import AsyncNetworkStream
 
 from xetfs import __version__
-from xetfs.errors import InvalidArgument, Offline, ProtocolViolation, TimedOut, Unavailable, XetfsError
+from xetfs.errors import InvalidArgument, Offline, ProtocolViolation, Unavailable
 from xetfs.net.backend import Backend, Unanswered, Unreached
-from xetfs.net.direct import DirectBody, direct_body
+from xetfs.net.download import Download
 from xetfs.net.failures import error_of_exception, error_of_status, is_retried_status
 from xetfs.net.hedging import Hedger, hedge_after_s
 from xetfs.net.origins import REDIRECTS_MAX, Credentials, Origin, OriginPolicy
-from xetfs.net.pool import (
-    CLOSE_TIMEOUT_S,
-    Generation,
-    OriginPool,
-    OriginPools,
-    close_response,
-    deadline_after,
-    silence_libraries,
-)
+from xetfs.net.pool import CLOSE_TIMEOUT_S, OriginPools, Turn, close_response, deadline_after, silence_libraries
 from xetfs.net.retry import with_retries
 from xetfs.protocol.urls import split_url
 from xetfs.settings import MIB, Settings
-from xetfs.telemetry import NET_BYTES, NET_REQUESTS, NET_STALLS, Counters
+from xetfs.telemetry import NET_REQUESTS, NET_STALLS, Counters
 
 log = logging.getLogger(__name__)
 
 SMALL_BODY_BYTES_MAX: Final = 8 * MIB
 """Most bytes of a small answer, decoded: a page of 1000 entries takes 0.3 MiB, a reconstruction of 10,000 terms 2 MiB."""
-TRICKLE_BYTES_MIN: Final = 4096
-"""Bytes that must come within the time of a stall; a server that sends one byte a second stalls no less than a silent one."""
-REST_BYTES_MAX: Final = 64 * 1024
-REST_TIMEOUT_S: Final = 1.0
-"""What of an unwanted body is read to save a connection: less than a new one, and its TLS handshake, would cost."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 T = TypeVar("T")
@@ -74,174 +59,6 @@ class Answer:
     body: bytes = field(repr=False)
     url: str = field(repr=False)
     redirected: bool = False
-
-
-class Download:
-    """The body of one streamed answer, to be taken by one task, once. Status and headers are there at once."""
-
-    def __init__(
-        self,
-        client: HttpClient,
-        response: httpx.Response,
-        url: str,
-        what: str,
-        place: tuple[OriginPool, Generation],
-        *,
-        patience_s: float,
-        silence_s: float,
-    ) -> None:
-        """patience_s: the silence that is a stall, with which the request was made; silence_s: that until its headers came."""
-        self.status = response.status_code
-        self.headers = response.headers
-        self.url = url
-        self.what = what
-        self._client = client
-        self._place = place
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        self._pieces = aiter(response.stream)
-        self._response = response
-        self._connection: AsyncNetworkStream = response.extensions["network_stream"]
-        self._begun = False
-        self._ended = False
-        self._received = 0
-        self._patience_s = patience_s
-        self._start = trio.current_time()
-        self._silence_s = silence_s
-        self._window_end = self._start + patience_s
-        self._window_bytes = 0
-
-    def __repr__(self) -> str:
-        return f"Download({self.status}, {self.what})"
-
-    async def receive(self) -> bytes:
-        """The next piece of the body, of any length; b"" at its end. Raises Unavailable if it breaks off or stalls."""
-        if self._ended:
-            return b""
-        since = trio.current_time()
-        try:
-            piece = await self._next()
-        except httpx.TransportError as exc:
-            if isinstance(exc, httpx.TimeoutException):
-                await self._stalled()
-            raise error_of_exception(exc, self.what) from None
-        await self._note(len(piece), since)
-        return piece
-
-    async def _note(self, count: int, since: float) -> None:
-        """Count bytes that came, 0 at the end of the body, and judge the pace. since: when they were first waited for."""
-        now = trio.current_time()
-        self._silence_s = max(self._silence_s, now - since)
-        self._received += count
-        self._client.counters.add(NET_BYTES, count)
-        pool, generation = self._place
-        generation.heard_at = now
-        if count:
-            await self._watch(count, now)
-        else:
-            pool.pace.note_silence(self._silence_s)
-            pool.pace.note_body(self._received, now - self._start)
-
-    async def _next(self) -> bytes:
-        if self._ended:
-            return b""
-        self._begun = self._ended = True  # an exception ends it, too
-        piece = await anext(self._pieces, b"")
-        self._ended = not piece
-        return piece
-
-    async def finish(self) -> None:
-        """Read what is left if it is short, so that the connection can be used again: a redirect's or an error's body, say."""
-        length = self.headers.get("content-length", "")
-        if not self._ended and length.isdecimal() and int(length) - self._received <= REST_BYTES_MAX:
-            with trio.move_on_after(REST_TIMEOUT_S), suppress(XetfsError):
-                while await self.receive():
-                    pass
-
-    async def abandon(self) -> None:
-        """Cut the connection if the body was begun and not read to its end.
-
-        The generators below, four deep, end only by being resumed or by the garbage collector; so they are resumed, until they
-        notice that the socket is closed.
-        """
-        if not self._begun or self._ended:
-            return
-        with trio.CancelScope(shield=True):
-            await self._connection.aclose()
-            with suppress(httpx.TransportError):
-                while await self._next():
-                    pass
-
-    async def _watch(self, count: int, now: float) -> None:
-        self._window_bytes += count
-        if now >= self._window_end:
-            if self._window_bytes < TRICKLE_BYTES_MIN:
-                await self._stalled()
-                raise TimedOut(f"{self.what}: the server trickles")
-            self._window_end = now + self._patience_s
-            self._window_bytes = 0
-
-    async def _stalled(self) -> None:
-        self._client.counters.add(NET_STALLS)
-        pool, generation = self._place
-        await pool.renew(generation, self._patience_s)
-
-    async def read(self, bytes_max: int) -> bytes:
-        """The whole body, at most bytes_max. Raises ProtocolViolation if there is more."""
-        body = bytearray()
-        while piece := await self.receive():
-            body += piece
-            if len(body) > bytes_max:
-                raise ProtocolViolation(f"{self.what}: the answer is longer than {bytes_max} bytes")
-        return bytes(body)
-
-    async def fill(self, into: memoryview) -> None:
-        """Put the whole body into `into`, which it must fill exactly: Unavailable if it is shorter, else ProtocolViolation."""
-        filled = 0
-        while filled < len(into):
-            direct = direct_body(self._response)
-            if direct is not None and direct.remaining == len(into) - filled:
-                await self._fill_direct(direct, into[filled:])
-                break
-            piece = await self.receive()
-            end = filled + len(piece)
-            if not piece:
-                raise Unavailable(f"{self.what}: ended after {filled} of {len(into)} bytes")
-            if end > len(into):
-                raise ProtocolViolation(f"{self.what}: more than the {len(into)} bytes asked for")
-            into[filled:end] = piece
-            filled = end
-        if await self.receive():
-            raise ProtocolViolation(f"{self.what}: more than the {len(into)} bytes asked for")
-
-    async def _fill_direct(self, direct: DirectBody, into: memoryview) -> None:
-        """Receive the rest of the body where it belongs. Its end is for `receive` to see."""
-        self._begun = True
-        filled = 0
-        while filled < len(into):
-            since = trio.current_time()
-            try:
-                count = await direct.receive_into(into[filled:], self._patience_s)
-            except httpcore.TimeoutException as exc:
-                await self._stalled()
-                raise TimedOut(f"{self.what}: no answer in time") from exc
-            except httpcore.NetworkError as exc:
-                raise Unavailable(f"{self.what}: the connection broke off") from exc
-            if not count:
-                raise Unavailable(f"{self.what}: ended early, {len(into) - filled} bytes are missing")
-            filled += count
-            await self._note(count, since)
-
-    async def fill_slice(self, start: int, into: memoryview) -> None:
-        """Fill `into` from byte `start` of the body on; what follows is left unread. Unavailable if there is too little."""
-        place, end = 0, start + len(into)
-        while place < end:
-            piece = await self.receive()
-            if not piece:
-                raise Unavailable(f"{self.what}: ended after {place} of {end} bytes")
-            part = memoryview(piece)[max(0, start - place) : end - place]
-            at = max(0, place - start)
-            into[at : at + len(part)] = part
-            place += len(piece)
 
 
 class HttpClient:
@@ -348,17 +165,17 @@ class HttpClient:
         origin = Origin.of_parts(parts)
         pool = await self._pools.get(origin)
         await pool.reach.check(what)
-        async with pool.place() as generation:
+        async with pool.turn() as turn:
             patience_s = pool.pace.patience_s(number)
             request = self._make_request(method, url, parts.host, headers, patience_s)
             if credentials is not None and credentials.origin == origin:
                 request.headers["authorization"] = f"Bearer {credentials.token.reveal()}"
             start = trio.current_time()
-            response = await self._open(pool, generation, request, what, patience_s)
+            response = await self._open(turn, request, what, patience_s)
             silence_s = trio.current_time() - start
             try:
                 log.debug("%s %s status=%d what=%r", method, parts.shown, response.status_code, what)
-                download = Download(self, response, url, what, (pool, generation), patience_s=patience_s, silence_s=silence_s)
+                download = Download(response, url, what, turn, self.counters, patience_s=patience_s, silence_s=silence_s)
                 try:
                     yield download
                     await download.finish()
@@ -378,24 +195,22 @@ class HttpClient:
             raise ProtocolViolation("a URL that two readers read differently")
         return request
 
-    async def _open(
-        self, pool: OriginPool, generation: Generation, request: httpx.Request, what: str, patience_s: float
-    ) -> httpx.Response:
+    async def _open(self, turn: Turn, request: httpx.Request, what: str, patience_s: float) -> httpx.Response:
         self.counters.add(NET_REQUESTS)
         start = trio.current_time()
         deadline = deadline_after(self.settings.connect_timeout_s + patience_s)
         try:
-            response = await generation.open(request, deadline)
-            generation.heard_at = trio.current_time()
-            pool.reach.note_answer()
+            response = await turn.generation.open(request, deadline)
+            turn.note_heard()
+            turn.pool.reach.note_answer()
             return response
         except httpx.HTTPError as exc:
             if isinstance(exc, httpx.TimeoutException):
                 self.counters.add(NET_STALLS)
             if isinstance(exc, httpx.ReadTimeout | httpx.WriteTimeout | httpx.PoolTimeout):
-                await pool.renew(generation, patience_s)
+                await turn.renew(patience_s)
             if isinstance(exc.__cause__, Unreached | Unanswered):
-                pool.reach.note_failure(start, str(exc))
+                turn.pool.reach.note_failure(start, str(exc))
             error = error_of_exception(exc, what)
         # Raised here, without the foreign exception behind it: that one refers to the request, and so to its headers.
         log.debug("%s %s failed: %s", request.method, split_url(str(request.url), what).shown, error.message)

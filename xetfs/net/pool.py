@@ -14,6 +14,7 @@ import math
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import httpcore
@@ -24,6 +25,7 @@ from xetfs.errors import MachineUnfit, ProtocolViolation, Unavailable
 from xetfs.net.backend import OPENING, Backend, Opening
 from xetfs.net.origins import Origin
 from xetfs.net.pace import Pace
+from xetfs.net.places import Place, Places
 from xetfs.net.reach import Reach
 from xetfs.net.reuse import Reuse
 from xetfs.settings import Settings
@@ -138,18 +140,18 @@ class OriginPool:
         self._context = context
         self._proxy = proxy
         self.pace = Pace(floor_s=settings.stall_timeout_min_s, ceiling_s=settings.stall_timeout_s)
-        self._limiter = trio.CapacityLimiter(settings.connections_max)
+        self._places = Places(settings.connections_max, self.pace)
         self._current = Generation(self._make_transport())
 
     @property
     def busy(self) -> int:
         """Requests under way or waiting for their turn."""
-        return int(self._limiter.borrowed_tokens) + self._limiter.statistics().tasks_waiting
+        return self._places.busy
 
     @property
     def spare(self) -> bool:
         """Whether a place is free and nobody waits for it."""
-        return self._limiter.available_tokens > 0
+        return self._places.spare
 
     def _make_transport(self) -> httpx.AsyncBaseTransport:
         places = self._settings.connections_max
@@ -168,17 +170,16 @@ class OriginPool:
         return transport
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[Generation]:
+    async def turn(self) -> AsyncIterator[Turn]:
         """Wait for a free place, and hold it for one request."""
-        borrower = object()  # not the task: one task may hold two places
-        await self._limiter.acquire_on_behalf_of(borrower)
+        place = await self._places.take()
         generation = self._current
         generation.users += 1
         try:
-            yield generation
+            yield Turn(self, generation, place)
         finally:
             generation.users -= 1
-            self._limiter.release_on_behalf_of(borrower)
+            self._places.give_back(place)
             await generation.close_if_done()
 
     async def renew(self, generation: Generation, silent_s: float) -> None:
@@ -193,8 +194,26 @@ class OriginPool:
 
     async def aclose(self) -> None:
         self.reach.close()
+        self._places.close()
         self._current.retired = True
         await self._current.close_if_done()
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one request has of a pool: its place, and the connections of which it gets one."""
+
+    pool: OriginPool
+    generation: Generation
+    place: Place
+
+    def note_heard(self) -> None:
+        """Bytes have come."""
+        self.place.heard_at = self.generation.heard_at = trio.current_time()
+
+    async def renew(self, silent_s: float) -> None:
+        """It was silent for so long: use fresh connections from now on, unless others of these were heard from meanwhile."""
+        await self.pool.renew(self.generation, silent_s)
 
 
 class OriginPools:
