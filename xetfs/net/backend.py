@@ -113,7 +113,10 @@ class PlainStream(httpcore.AsyncNetworkStream):
     async def receive_some(self, target: memoryview) -> int:
         """Wait for bytes and put them into `target`; 0 at the end of the stream. No await after the bytes are there."""
         while True:
-            await trio.lowlevel.checkpoint()
+            if self._low_water > 1:  # which only waiting goes by: receiving takes what there is
+                await trio.lowlevel.wait_readable(self._sock)
+            else:
+                await trio.lowlevel.checkpoint()
             try:
                 return self._sock.recv_into(target)
             except (BlockingIOError, InterruptedError):

@@ -11,11 +11,15 @@ from __future__ import annotations
 from typing import Any, Final
 
 import httpx
+import trio
 
 from xetfs.net.backend import PlainStream, TlsStream
 
-TURN_BYTES: Final = 256 * 1024
-"""What must have arrived before the event loop is woken for it, unless less remains. At 25 MB/s that is every 10 ms."""
+TURN_S: Final = 0.02
+"""How often the event loop is woken for a body, about: what has arrived by then is taken in one turn."""
+TURN_BYTES_FIRST: Final = 64 * 1024
+TURN_BYTES_MAX: Final = 512 * 1024
+"""More than that the kernel may not keep for a connection."""
 
 
 class DirectBody:
@@ -24,6 +28,7 @@ class DirectBody:
     def __init__(self, stream: PlainStream | TlsStream, reader: Any) -> None:
         self._stream = stream
         self._reader = reader
+        self._turn = TURN_BYTES_FIRST
 
     @property
     def remaining(self) -> int:
@@ -37,11 +42,16 @@ class DirectBody:
 
         Raises the errors of httpcore's streams.
         """
-        self._stream.wait_for_at_least(min(len(target), TURN_BYTES))
+        self._stream.wait_for_at_least(min(len(target), self._turn))
+        began = trio.current_time()
         try:
             count = await self._stream.receive_into(target, timeout)
         finally:
             self._stream.wait_for_at_least(1)  # whoever uses the connection next may wait for less
+        if trio.current_time() - began < TURN_S:
+            self._turn = min(2 * self._turn, TURN_BYTES_MAX)
+        elif trio.current_time() - began > 2 * TURN_S:
+            self._turn = max(self._turn // 2, 1)
         self._reader._remaining -= count
         return count
 

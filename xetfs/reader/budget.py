@@ -2,7 +2,8 @@
 
 Who wants bytes waits until they fit; demand (a program waits for it) goes before prefetch (nobody does yet). A request larger
 than the whole budget is granted when nothing else is held, so that nothing waits for ever. Nobody waits for bytes while holding
-some, so there is no deadlock. Event loop only.
+some, so there is no deadlock. While the line is known to be full, prefetch gets nothing: it would only slow down what is on its
+way, until that comes too late. Event loop only.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
+
+from xetfs.reader.line import TransferLine
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +37,9 @@ class Budget:
         self.limit = limit
         self.held = 0
         self.held_most = 0
+        self._under_way = 0
         self._reclaim = reclaim
+        self.line = TransferLine()
         self._waiting: deque[_Waiter] = deque()
 
     async def acquire(self, amount: int, urgency: Urgency) -> None:
@@ -57,6 +62,12 @@ class Budget:
         self._take(amount)
 
     def release(self, amount: int) -> None:
+        """Give back what was acquired."""
+        self._under_way -= amount
+        self.subtract(amount)
+
+    def subtract(self, amount: int) -> None:
+        """The opposite of `add`."""
         self.held -= amount
         self.wake()
 
@@ -64,10 +75,13 @@ class Budget:
         """Grant what fits now; to be called, too, when an urgency was raised or something has become reclaimable."""
         while self._waiting:
             waiter = next((waiter for waiter in self._waiting if waiter.urgency.demand), self._waiting[0])
+            if not waiter.urgency.demand and self.line.full(self._under_way):
+                return
             if not self._fits(waiter.amount):
                 return  # whoever comes later and needs less must not starve the one that is next
             self._waiting.remove(waiter)
             self._take(waiter.amount)
+            self._under_way += waiter.amount
             waiter.granted.set()
 
     def _fits(self, amount: int) -> bool:

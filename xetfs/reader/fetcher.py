@@ -35,17 +35,6 @@ log = logging.getLogger(__name__)
 _Key = tuple[XorbHash, ChunkRange]
 _REQUEST_BYTES_MAX: Final = 16 * MIB
 """Longest multi-range request; what one URL lists beyond that is asked for by another, side by side."""
-PART_BYTES_MIN: Final = 2 * MIB
-PART_BYTES_FIRST: Final = 4 * MIB
-"""Until it is known how fast bytes come."""
-PART_BYTES_MAX: Final = 16 * MIB
-PART_S: Final = 0.2
-"""How long a transfer should take: several round trips even to a server far away, so that a connection is mostly busy, and short
-enough that many connections share what memory there is for bytes on the way."""
-_SAMPLE_BYTES_MIN: Final = 1 * MIB
-_FORGET: Final = 1.02
-"""By how much the best rate is taken to be worse after each transfer that did not reach it. It is the best that counts: when many
-connections share a line each is slow, and shorter parts on still more of them would only make it worse."""
 
 
 class Fetcher:
@@ -54,7 +43,6 @@ class Fetcher:
         self._shelf = shelf
         self._flights: dict[_Key, Flight[None]] = {}
         self._threads = trio.CapacityLimiter(settings.worker_threads)
-        self._byte_s: float | None = None  # what a byte of a long transfer takes at best
 
     async def fetch(self, cas: CasClient, plan: dict[SignedUrl, list[BlockFetch]], urgency: Urgency) -> None:
         """Bring the blocks of a plan onto the shelf.
@@ -103,27 +91,13 @@ class Fetcher:
         await self._shelf.budget.acquire(size, urgency)
         try:
             parts = [(block.info.bytes, new_buffer(len(block.info.bytes))) for block in group]
-            began_s = trio.current_time()
-            await cas.fetch(url, parts)
-            self._note_transfer(size, trio.current_time() - began_s)
+            with self._shelf.budget.line.transfer(size):
+                await cas.fetch(url, parts)
             wires = [part for _, part in parts]
             for decoded in await trio.to_thread.run_sync(_decode, group, wires, limiter=self._threads):
                 self._shelf.add(decoded)
         finally:
             self._shelf.budget.release(size)
-
-    @property
-    def part_bytes(self) -> int:
-        """How many bytes should be asked for at a time when there are many to ask for: what comes in PART_S."""
-        if self._byte_s is None:
-            return PART_BYTES_FIRST
-        return max(PART_BYTES_MIN, min(round(PART_S / self._byte_s), PART_BYTES_MAX))
-
-    def _note_transfer(self, size: int, seconds: float) -> None:
-        if size < _SAMPLE_BYTES_MIN:
-            return
-        byte_s = max(seconds, 1e-6) / size
-        self._byte_s = byte_s if self._byte_s is None else min(byte_s, self._byte_s * _FORGET)
 
 
 def _decode(group: Sequence[BlockFetch], wires: Sequence[memoryview]) -> list[XorbBlock]:

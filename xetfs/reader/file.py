@@ -57,7 +57,10 @@ Buffer = bytes | bytearray | memoryview
 
 
 class _Window:
-    """A stretch of the file on its way. covered: what it will bring; at first what was asked, whole chunks once `settled`."""
+    """A stretch of the file on its way. covered: what it will bring; at first what was asked, whole chunks once `settled`.
+
+    scope: of its work, without a deadline until somebody waits for it: on a slow line, what is loaded ahead may take long.
+    """
 
     flight: Flight[None]
 
@@ -65,6 +68,7 @@ class _Window:
         self.covered = span
         self.settled = trio.Event()
         self.urgency = urgency
+        self.scope = trio.CancelScope()
 
 
 class _Chain:
@@ -353,6 +357,7 @@ class FileReader:
             window = self._start(self._gaps(span)[0], Urgency(demand=True))
         if not window.urgency.demand:
             window.urgency.demand = True
+            window.scope.deadline = self._window_deadline()
             self._shelf.budget.wake()
         await self._join(window, joined).wait()
         return True
@@ -383,7 +388,8 @@ class FileReader:
                 await self._recall(ByteRange(chain.at, chain.until))
                 run = self._run_at(chain.at)
                 if run is None:
-                    chain.at = await self._load_ahead(chain.at, min(chain.at + chain.step, chain.limit))
+                    step = min(chain.step, self._shelf.budget.line.window_bytes_max)
+                    chain.at = await self._load_ahead(chain.at, min(chain.at + step, chain.limit))
                 elif chain.at < chain.begins + HELD_AHEAD_BYTES:
                     chain.at = await self._open_ahead(run, chain.at, chain.until)
                 else:
@@ -437,6 +443,8 @@ class FileReader:
 
     def _start(self, span: ByteRange, urgency: Urgency) -> _Window:
         window = _Window(span, urgency)
+        if urgency.demand:
+            window.scope.deadline = self._window_deadline()
 
         def ended() -> None:
             self._windows.remove(window)
@@ -448,6 +456,9 @@ class FileReader:
         self._counters.add(telemetry.READER_WINDOWS if urgency.demand else telemetry.READER_PREFETCH_WINDOWS)
         return window
 
+    def _window_deadline(self) -> float:
+        return trio.current_time() + DEADLINE_SHARE * self._settings.operation_deadline_s
+
     async def _load(self, window: _Window) -> None:
         """The work of a window: what it brings is in the map when it ends, its error among the failures."""
         span = window.covered
@@ -457,12 +468,14 @@ class FileReader:
             window.settled.set()
 
         try:
-            with trio.fail_after(DEADLINE_SHARE * self._settings.operation_deadline_s):
+            with window.scope:
                 try:
                     runs = await self.source.load(span, self.map, window.urgency, on_covered)
                 except NotFound as exc:
                     # The file is listed and may be open: whoever reads it must not be told that there is none.
                     raise ProtocolViolation(f"a file is listed, and its content is not there: {exc}") from exc
+            if window.scope.cancelled_caught:
+                raise trio.TooSlowError
             self._take_in(runs)
         except Exception as exc:
             self._failures.append(_Failure(span, exc, trio.current_time() + FAILURE_KEPT_S))

@@ -133,7 +133,7 @@ class Shelf:
             log.debug("a block was not loaded: %s", exc)
         finally:
             self._loaded_bytes -= size
-            self.budget.release(size)
+            self.budget.subtract(size)
             self._loading.pop(block).set()
 
     def _load_of(self, xorb: XorbHash, chunk: int) -> trio.Event | None:
@@ -233,7 +233,7 @@ class Shelf:
         """Drop what was read and is written, the least recently used first, down to `read_bytes_max`."""
         excess = self._read_bytes - read_bytes_max
         if excess > 0:
-            self.budget.release(self._drop_written(self._read, excess))
+            self.budget.subtract(self._drop_written(self._read, excess))
 
     def _drop_written(self, entries: OrderedDict[_Shelved, None], amount: int) -> int:
         """Drop written blocks from the front until `amount` bytes are gone; how many are."""
@@ -252,7 +252,7 @@ class Shelf:
     def _take_down(self, entry: _Shelved) -> None:
         if entry in self._read or entry in self._unread:
             self._remove(entry)
-            self.budget.release(entry.bytes)
+            self.budget.subtract(entry.bytes)
 
     def _remove(self, entry: _Shelved) -> None:
         if entry.read:
@@ -275,7 +275,7 @@ class Shelf:
 
     def release_idle(self) -> None:
         """Drop all that is written: nobody has read for a while."""
-        self.budget.release(self._reclaim(self.budget.held))
+        self.budget.subtract(self._reclaim(self.budget.held))
 
     async def run_writer(self) -> None:
         """Write blocks to the store as they come, until cancelled. Runs once, in the engine's nursery."""

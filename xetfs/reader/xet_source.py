@@ -45,6 +45,7 @@ from xetfs.reader.budget import Urgency
 from xetfs.reader.fetcher import Fetcher
 from xetfs.reader.filemap import HASH_BYTES, FileMap, Level, Run
 from xetfs.reader.flights import Flight
+from xetfs.reader.line import TransferLine
 from xetfs.reader.planner import chunks_of, lay_out, missing_chunks, plan_fetches
 from xetfs.reader.shelf import Shelf
 from xetfs.reader.sources import ATTEMPTS_MAX, BlocksGone, Names, OnCovered, Verify, learn
@@ -53,6 +54,9 @@ from xetfs.telemetry import Counters
 
 log = logging.getLogger(__name__)
 
+EARLY_BYTES: Final = 8 * MIB
+EARLY_PARTS: Final = 4
+"""A window shorter than that is one of the first of a reader, who waits for it: it comes over as many connections."""
 SLACK_BYTES: Final = 224 * KIB
 """How much more than asked a proof's window usually covers: enough in two of three cases, and with the chunk that was asked for
 still under 400 KB on the wire."""
@@ -221,7 +225,7 @@ class XetSource:
         """
         parts = [part for part in self._parts if part.level == level and not part.flight.ended and _touches(part.covered, gaps)]
         rest = _subtract(gaps, sorted(part.covered for part in parts))
-        parts.extend(self._start_part(span, level, urgency) for span in _cut_up(rest, self._fetcher.part_bytes))
+        parts.extend(self._start_part(span, level, urgency) for span in _cut_up(rest, self._shelf.budget.line))
         for part in parts:
             part.flight.join()
             joined.callback(part.flight.leave)
@@ -291,10 +295,12 @@ def _chunks(known: FileMap, window: ByteRange) -> Iterator[tuple[ChunkHash, int]
         raise CorruptData(f"a chunk crosses byte {window.end}, where the range proof ends its window")
 
 
-def _cut_up(gaps: Sequence[ByteRange], part_bytes: int) -> Iterator[ByteRange]:
-    """Gaps in parts of about `part_bytes`, those of one gap about equally long: several connections share a large window."""
+def _cut_up(gaps: Sequence[ByteRange], line: TransferLine) -> Iterator[ByteRange]:
+    """Gaps in parts, those of one gap about equally long: several connections share a large window, and an early one."""
     for gap in gaps:
-        count = max(1, round(len(gap) / part_bytes))
+        count = max(1, round(len(gap) / line.part_bytes))
+        if len(gap) < EARLY_BYTES <= line.window_bytes_max:
+            count = max(count, min(EARLY_PARTS, len(gap) // MIB))
         for i in range(count):
             yield ByteRange(gap.start + len(gap) * i // count, gap.start + len(gap) * (i + 1) // count)
 

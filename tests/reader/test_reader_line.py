@@ -1,0 +1,145 @@
+"""Readers on lines of every kind, in the time of a clock that jumps: how much of a line they fill, and how long anybody waits.
+
+The line delays each answer, and carries so much for one connection and so much for all.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+from conftest_reader import FakeCas, FakeFile, open_bench
+
+from xetfs.protocol.ranges import ByteRange, HttpRange
+from xetfs.protocol.reconstruction import SignedUrl
+from xetfs.reader.line import PART_BYTES_MAX, PART_BYTES_MIN, UNDER_WAY_BYTES_FIRST, UNDER_WAY_S, TransferLine
+from xetfs.settings import KIB, MIB
+from xetfs.store.memory import MemoryStore
+from xetfs.telemetry import Counters
+from xetfs.testhub.shaping import Line
+
+LATENCY_S = 0.04
+CONNECTIONS = 32
+READ = MIB
+"""What the kernel asks for at a time; two such requests are under way for one sequential reader."""
+
+
+@dataclass
+class LineCas(FakeCas):
+    connection_bytes_s: float = 25e6
+    total_bytes_s: float = 250e6
+    places: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(CONNECTIONS))
+
+    def __post_init__(self) -> None:
+        self.delay_s = LATENCY_S
+        self._total = Line(self.total_bytes_s)
+
+    async def fetch(self, url: SignedUrl, parts: Sequence[tuple[HttpRange, memoryview]]) -> None:
+        place = object()
+        await self.places.acquire_on_behalf_of(place)
+        try:
+            connection = Line(self.connection_bytes_s)
+            await trio.sleep(LATENCY_S)
+            left = sum(len(part) for part, _ in parts)
+            while left > 0:
+                length = min(left, 256 * KIB)
+                await trio.sleep_until(max(self._total.reserve(length), connection.reserve(length)))
+                left -= length
+            self.delay_s = 0.0
+            await super().fetch(url, parts)
+        finally:
+            self.delay_s = LATENCY_S
+            self.places.release_on_behalf_of(place)
+
+
+def add_file(cas: FakeCas, chunks: int) -> FakeFile:
+    rng = random.Random(9)
+    pieces = [rng.randbytes(min(8192 + int(rng.expovariate(1 / 57344)), 131072)) for _ in range(chunks)]
+    return cas.add_file([(cas.add_xorb(pieces[i : i + 1000]), 0, len(pieces[i : i + 1000])) for i in range(0, chunks, 1000)])
+
+
+async def read_through(cas: LineCas, file: FakeFile) -> float:
+    """Read a file from end to end as `cat` does through the kernel; the share of the line that it took."""
+    size = len(file.content)
+    async with open_bench(cas, MemoryStore(Counters())) as bench:
+        reader = bench.reader(file)
+        reader.open()
+        began = trio.current_time()
+        for start in range(0, size, READ):
+            span, following = ByteRange(start, min(start + READ, size)), ByteRange(start + READ, start + 2 * READ)
+            data = reader.read_nowait(span)
+            if following.end <= size:
+                reader.read_nowait(following)
+            assert (await reader.read(span) if data is None else data) == file.content[span.start : span.end]
+        seconds = trio.current_time() - began
+        assert bench.shelf.budget.held_most <= bench.settings.memory_bytes_max + 32 * MIB
+        reader.close()
+    assert cas.fetched_bytes <= 1.025 * size
+    return size / seconds / cas.total_bytes_s
+
+
+async def test_a_far_line_is_filled_after_a_few_round_trips(autojump_clock: object) -> None:
+    """230 MB take 0.92 s at 250 MB/s; the first byte comes after two round trips, and it takes three more to fill the line."""
+    cas = LineCas()
+    assert await read_through(cas, add_file(cas, 4000)) >= 0.75
+
+
+@pytest.mark.parametrize("bytes_s", [200e3, 1e6, 5e6])
+async def test_a_slow_line_is_filled_and_no_read_comes_too_late(bytes_s: float, autojump_clock: object) -> None:
+    """Whatever is loaded ahead shares the line with what is waited for, and all that is waited for has 27 seconds."""
+    cas = LineCas(connection_bytes_s=bytes_s, total_bytes_s=bytes_s)
+    assert await read_through(cas, add_file(cas, 800)) >= 0.9
+
+
+async def test_a_read_here_and_there_does_not_wait_for_what_is_loaded_ahead(autojump_clock: object) -> None:
+    """On a line of 1 MB/s, while another program reads through a file."""
+    cas = LineCas(connection_bytes_s=1e6, total_bytes_s=1e6)
+    file, other = add_file(cas, 800), add_file(cas, 100)
+    async with open_bench(cas, MemoryStore(Counters())) as bench, trio.open_nursery() as nursery:
+        through, here = bench.reader(file), bench.reader(other)
+
+        async def read_on() -> None:
+            for start in range(0, 12 * MIB, READ):
+                await through.read(ByteRange(start, start + READ))
+
+        through.open()
+        here.open()
+        nursery.start_soon(read_on)
+        await trio.sleep(10)
+        began = trio.current_time()
+        await here.read(ByteRange(2 * MIB, 2 * MIB + 4096))
+        assert trio.current_time() - began < 8
+        nursery.cancel_scope.cancel()
+
+
+async def test_parts_are_as_long_as_what_comes_in_a_moment(autojump_clock: object) -> None:
+    line = TransferLine()
+    assert line.part_bytes == PART_BYTES_MIN
+    with line.transfer(8 * MIB):
+        await trio.sleep(0.2)
+    assert line.part_bytes == pytest.approx(8 * MIB, rel=0.01)
+    with line.transfer(64 * MIB):
+        await trio.sleep(0.2)
+    assert line.part_bytes == PART_BYTES_MAX
+    for _ in range(1000):
+        with line.transfer(8 * MIB):
+            await trio.sleep(0.4)
+    assert line.part_bytes == PART_BYTES_MIN
+
+
+async def test_a_line_is_full_when_as_much_is_under_way_as_it_brings_in_some_seconds(autojump_clock: object) -> None:
+    line = TransferLine()
+    assert not line.full(UNDER_WAY_BYTES_FIRST - 1)
+    assert line.full(UNDER_WAY_BYTES_FIRST)
+    with line.transfer(MIB):
+        for _ in range(20):
+            with line.transfer(10 * MIB):
+                await trio.sleep(1)
+        assert not line.full(round(0.9 * UNDER_WAY_S * 10 * MIB))
+        assert line.full(round(1.1 * UNDER_WAY_S * 10 * MIB))
+    await trio.sleep(1000)
+    with line.transfer(MIB):
+        assert line.full(UNDER_WAY_BYTES_FIRST)  # what was before nobody asked for anything says little
