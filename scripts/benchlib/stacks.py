@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -97,6 +98,7 @@ def _draw(parts: list[str], name: str, frame: Frame, x: float, y: float, scale: 
 
 
 def _colour(name: str) -> str:
-    """Warm and light, the same for the same name."""
+    """Warm and light, the same for the same name; in hexadecimal, as not every viewer knows other ways."""
     mixed = sum(ord(letter) * (place + 7) for place, letter in enumerate(name))
-    return f"hsl({20 + mixed % 40}, 85%, {68 + mixed % 14}%)"
+    rgb = colorsys.hls_to_rgb((20 + mixed % 40) / 360, (68 + mixed % 14) / 100, 0.85)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
