@@ -146,7 +146,7 @@ def compare_both(base: Lab, now: Lab, *, counter: Counter | None, say: Callable[
             own.append(count_traffic(lab))
     counted = [medians(own) for own in rounds]
     if counter is not None:
-        for lab, own in zip((base, now), counted, strict=True):
+        for lab, counts in zip((base, now), counted, strict=True):
             say("counting instructions")
-            own |= count_instructions(lab, counter, say)
+            counts.update(count_instructions(lab, counter, say))
     return changes(*counted)

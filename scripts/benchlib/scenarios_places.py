@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from benchlib.data import MIB
 from benchlib.figures import Figure, at_least, at_most, each, ratios
@@ -165,7 +165,11 @@ def threads(count: int) -> Pass:
         content = lab.data.large
         with lab.mount_cold(content.repo) as mounted:
             lab.quiet(content.xorbs)
-            arguments = {"path": str(mounted.path / content.file), "length": MIB, "count": READS_PER_THREAD * count}
+            arguments: dict[str, Any] = {
+                "path": str(mounted.path / content.file),
+                "length": MIB,
+                "count": READS_PER_THREAD * count,
+            }
             with lab.hub.shaped({"latency_s": THREADS_RTT}):
                 return lab.measure(lambda: lab.read("threads", **arguments, threads=count, seed=8), mounted)
 

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from benchlib import scale_data
 from benchlib.curves import COUNT_GROWTH_MAX, Curve, by_size
@@ -129,7 +129,7 @@ def _begin(lab: Lab, mounted: Mounted, file: str) -> None:
 
 
 def _places(lab: Lab, mounted: Mounted, file: str, places: int, passes: int) -> Sample:
-    arguments = {"path": str(mounted.path / file), "length": PAGE, "places": places, "passes": passes, "seed": 3}
+    arguments: dict[str, Any] = {"path": str(mounted.path / file), "length": PAGE, "places": places, "passes": passes, "seed": 3}
     return lab.measure(lambda: lab.read("scattered", **arguments), mounted)
 
 
@@ -165,7 +165,9 @@ def terms_pass(count: int) -> Pass:
             for file in files:
                 _begin(lab, mounted, file)
             paths = [str(mounted.path / file) for file in files]
-            readers = [{"path": path, "length": PAGE, "places": TERM_PLACES, "passes": 1, "seed": 3} for path in paths]
+            readers: list[dict[str, Any]] = [
+                {"path": path, "length": PAGE, "places": TERM_PLACES, "passes": 1, "seed": 3} for path in paths
+            ]
             cold = lab.measure(lambda: [seen for one in readers for seen in lab.read("scattered", **one)], mounted)
         with lab.mount(repo, lab.warm_cache(repo, files[0])) as mounted:
             _places(lab, mounted, files[0], WARM_PLACES, 2)  # opens their blocks, and recalls the whole map
