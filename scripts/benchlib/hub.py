@@ -14,6 +14,7 @@ from typing import Any
 from benchlib.records import Traffic, traffic_of
 
 END_S = 20
+ANSWER_S = 120
 
 
 class Hub:
@@ -88,23 +89,30 @@ class Hub:
 
     def signed_ranges(self, repo: str, file: str) -> list[tuple[str, int, int]]:
         """URL, first and last byte of all that a file is fetched from, as its reconstruction has them."""
+        xorbs = self._ask_cas(repo, file, "reconstructions", {})["xorbs"]
+        groups = [group for groups in xorbs.values() for group in groups]
+        return [(group["url"], one["bytes"]["start"], one["bytes"]["end"]) for group in groups for one in group["ranges"]]
+
+    def grow_tree(self, repo: str, file: str) -> None:
+        """Have the tree of a file's hashes computed, which takes the hub seconds for a very large file, and once."""
+        self._ask_cas(repo, file, "file-chunk-hashes", {"X-Range-Dirty": "bytes=0-0"})
+
+    def _ask_cas(self, repo: str, file: str, what: str, headers: Mapping[str, str]) -> Any:
         commit = self._get(f"{self.endpoint}/api/models/{repo}/revision/main")["sha"]
         entries = self._get(f"{self.endpoint}/api/models/{repo}/tree/{commit}")
         (file_id,) = (entry["xetHash"] for entry in entries if entry["path"] == file)
         token = self._get(f"{self.endpoint}/api/models/{repo}/xet-read-token/{commit}")
-        url = f"{token['casUrl']}/v2/reconstructions/{file_id}"
-        xorbs = self._get(url, {"Authorization": f"Bearer {token['accessToken']}"})["xorbs"]
-        groups = [group for groups in xorbs.values() for group in groups]
-        return [(group["url"], one["bytes"]["start"], one["bytes"]["end"]) for group in groups for one in group["ranges"]]
+        authorization = {"Authorization": f"Bearer {token['accessToken']}"}
+        return self._get(f"{token['casUrl']}/v2/{what}/{file_id}", {**authorization, **headers})
 
     @staticmethod
     def _get(url: str, headers: Mapping[str, str] | None = None) -> Any:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers or {})), timeout=60) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers or {})), timeout=ANSWER_S) as answer:
             return json.load(answer)
 
     def _control(self, method: str, what: str, body: Mapping[str, Any] | None = None) -> Any:
         request = urllib.request.Request(f"{self.endpoint}/_testhub/{what}", method=method)
         request.add_header("Content-Type", "application/json")
         data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(request, data, timeout=60) as answer:
+        with urllib.request.urlopen(request, data, timeout=ANSWER_S) as answer:
             return json.load(answer)

@@ -43,11 +43,13 @@ class Scenario:
 
 
 def run_rounds(scenario: Scenario, lab: Lab, rounds: int, say: Callable[[str], None]) -> dict[str, list[Sample]]:
-    """Every system in turn, `rounds` times: A B A B, so that what changes on the machine changes for both."""
+    """Every system in turn, `rounds` times: A B B A, so that what changes on the machine, and what one leaves behind for the next,
+    changes for both."""
     samples: dict[str, list[Sample]] = {system: [] for system in scenario.systems}
+    order = list(scenario.systems)
     for number in range(rounds):
-        for system, take in scenario.systems.items():
-            sample = take(lab)
+        for system in order if number % 2 == 0 else reversed(order):
+            sample = scenario.systems[system](lab)
             samples[system].append(sample)
             rate = f", {sample.bytes_s / 1e6:,.0f} MB/s" if sample.bytes > 1e6 else ""
             say(f"{scenario.name} {number + 1}/{rounds} {system}: {sample.seconds:.3f} s{rate}")

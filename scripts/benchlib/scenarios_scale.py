@@ -109,6 +109,8 @@ def size_pass(gigabytes: int) -> Pass:
 
     def take(lab: Lab) -> Sample:
         repo = scale_data.size_repo(gigabytes)
+        lab.hub.grow_tree(repo, "large.bin")
+        lab.quiet(lab.scale.xorbs)
         with lab.cold_cache() as cache:
             with lab.mount(repo, cache) as mounted:
                 _begin(lab, mounted, "large.bin")
@@ -123,8 +125,7 @@ def size_pass(gigabytes: int) -> Pass:
 
 
 def _begin(lab: Lab, mounted: Mounted, file: str) -> None:
-    """What only the first read of a mount needs: a token; and on the hub's side the tree of the file's hashes."""
-    lab.quiet(lab.scale.xorbs)
+    """What only the first read of a mount needs: a token."""
     lab.read("sequential", path=str(mounted.path / file), block=1, end=1)
 
 
@@ -161,6 +162,7 @@ def terms_pass(count: int) -> Pass:
     def take(lab: Lab) -> Sample:
         repo = scale_data.terms_repo(count)
         files = [f"{number}.bin" for number in range(scale_data.TERM_FILES)]
+        lab.quiet(lab.scale.xorbs)
         with lab.mount_cold(repo) as mounted:
             for file in files:
                 _begin(lab, mounted, file)

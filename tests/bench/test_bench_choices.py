@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from benchlib.command import is_named, parse, sizes_of
 from benchlib.compare import TOLERANCES, Change, changes, describe, medians
 from benchlib.counting import parse_cachegrind, parse_perf
 from benchlib.data import GIB, MIB, QUICK, Sizes, floats, noise, tensor_shapes, write_model
+from benchlib.lab import Lab, Sample
 from benchlib.readers import READERS, Watch, pick
-from benchlib.scenarios import SCALE, XETFS, all_scenarios
+from benchlib.records import traffic_of
+from benchlib.scenarios import SCALE, XETFS, Scenario, all_scenarios, run_rounds
 from benchlib.scenarios_places import PLACES, places
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +49,19 @@ def test_a_scenario_is_picked_by_its_name_or_its_group() -> None:
     assert "cold-floats" not in picked
     assert {name for name in picked if name.startswith("scale-")} == picked - {"cold"}
     assert len(picked) > 5
+
+
+def test_systems_take_turns_and_none_is_always_first() -> None:
+    calls: list[str] = []
+    sample = Sample(1.0, 0, {}, {}, 0, traffic_of([]))
+
+    def taker(name: str) -> Callable[[Lab], Sample]:
+        return lambda lab: calls.append(name) or sample
+
+    scenario = Scenario("race", "A race", {name: taker(name) for name in "ab"})
+    found = run_rounds(scenario, cast(Lab, None), 3, lambda text: None)
+    assert calls == ["a", "b", "b", "a", "a", "b"]
+    assert {name: len(passes) for name, passes in found.items()} == {"a": 3, "b": 3}
 
 
 def test_made_data_is_the_same_each_time() -> None:
