@@ -43,8 +43,8 @@ class Scenario:
 
 
 def run_rounds(scenario: Scenario, lab: Lab, rounds: int, say: Callable[[str], None]) -> dict[str, list[Sample]]:
-    """Every system in turn, `rounds` times: A B B A, so that what changes on the machine changes for both, and neither always finds
-    what the other left behind."""
+    """Every system in turn, `rounds` times: A B B A, so that what changes on the machine changes for both, and neither
+    always finds what the other left behind."""
     samples: dict[str, list[Sample]] = {system: [] for system in scenario.systems}
     order = list(scenario.systems)
     for number in range(rounds):
