@@ -61,6 +61,7 @@ class FakeCas:
     fetched: list[tuple[XorbHash, HttpRange]] = field(default_factory=list)
     requests: int = 0
     cancelled: int = 0
+    prepared: int = 0
 
     def add_xorb(self, chunks: Sequence[bytes]) -> int:
         encoded = encode_xorb(chunks)
@@ -82,6 +83,9 @@ class FakeCas:
     @property
     def fetched_bytes(self) -> int:
         return sum(len(part) for _, part in self.fetched)
+
+    async def prepare(self) -> None:
+        self.prepared += 1
 
     async def reconstruction(self, file: FileId, span: ByteRange) -> Reconstruction:
         self.asked.append(("reconstruction", span))

@@ -67,8 +67,8 @@ async def test_a_cold_read_takes_two_round_trips(cas: FakeCas, make_file: MakeFi
             began = trio.current_time()
             assert await read(bench, file, start, start + 4096) == file.content[start : start + 4096]
             windows.append(round(trio.current_time() - began))
-    assert sorted(windows)[len(windows) // 2] == 2
-    assert max(windows) <= 4
+    assert sorted(windows)[len(windows) * 8 // 10] == 2
+    assert max(windows) <= 3
 
 
 async def test_sequential_reading_moves_hardly_more_than_the_file(

@@ -84,7 +84,7 @@ async def read_through(cas: LineCas, file: FakeFile) -> float:
 async def test_a_far_line_is_filled_after_a_few_round_trips(autojump_clock: object) -> None:
     """230 MB take 0.92 s at 250 MB/s; the first byte comes after two round trips, and it takes three more to fill the line."""
     cas = LineCas()
-    assert await read_through(cas, add_file(cas, 4000)) >= 0.75
+    assert await read_through(cas, add_file(cas, 4000)) >= 0.7
 
 
 @pytest.mark.parametrize("bytes_s", [200e3, 1e6, 5e6])

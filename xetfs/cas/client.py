@@ -52,6 +52,13 @@ class CasClient:
         """Whether the CAS that was asked last is known to offer no proofs."""
         return self._origin in self._proofless
 
+    async def prepare(self) -> None:
+        """Get a token, if none is at hand, so that the next question need not wait for one. Raises nothing."""
+        try:
+            await self._tokens.get()
+        except XetfsError as exc:
+            log.debug("no CAS token ahead of time: %s", exc)
+
     async def reconstruction(self, file: FileId, span: ByteRange) -> Reconstruction:
         """What the bytes `span` of a file consist of; whole chunks, so usually a little more at both ends. span may not be empty.
 

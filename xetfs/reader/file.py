@@ -25,6 +25,7 @@ from xetfs import telemetry
 from xetfs.errors import CorruptData, Evicted, NotFound, ProtocolViolation
 from xetfs.protocol.formats import LayoutReader
 from xetfs.protocol.hashes import XorbHash
+from xetfs.protocol.memory import new_buffer
 from xetfs.protocol.ranges import ByteRange, ChunkRange
 from xetfs.reader.budget import Urgency
 from xetfs.reader.filemap import SEGMENT_BYTES, FileMap, Level, Run, decode_runs, encode_runs
@@ -181,7 +182,7 @@ class FileReader:
         self._counters.add(telemetry.READER_SERVED_BYTES, len(span))
         if self._layout is not None:
             self._learn_layout(self._layout)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else _joined(pieces, len(span))
 
     async def bring(self, span: ByteRange, on_covered: Callable[[int], None]) -> None:
         """Have the bytes of `span` (within the file, not empty) held, at the urgency of what nobody waits for; not a read.
@@ -234,6 +235,14 @@ class FileReader:
     def open(self) -> None:
         """Count one more user; each needs its `close`."""
         self._users += 1
+        if not self._segments_loaded:
+            self._nursery.start_soon(self._prepare)
+
+    async def _prepare(self) -> None:
+        """Get ready to load a file that nobody has read yet, so far as that takes a round trip."""
+        await self._recall(ByteRange(0, min(self.size, 1)))
+        if self.in_use and self.map.gaps(ByteRange(0, self.size), Level.CLAIMED) == [ByteRange(0, self.size)]:
+            await self.source.prepare()
 
     def close(self) -> None:
         """Count one user less; after the last, nothing is loaded ahead any more."""
@@ -267,7 +276,7 @@ class FileReader:
                 return None
             pieces.append(piece)
             at += len(piece)
-        return b"".join(pieces)
+        return _joined(pieces, end - start)
 
     def _piece_nowait(self, start: int, end: int) -> Buffer | None:
         """Bytes from `start` on, as many as one block has of them, at most until `end`."""
@@ -539,6 +548,15 @@ class FileReader:
 
     def __repr__(self) -> str:
         return f"FileReader({self.source.key[:16]}, {self.map!r}, {len(self._windows)} windows)"
+
+
+def _joined(pieces: Sequence[Buffer], size: int) -> Buffer:
+    """Pieces as one, in memory that is used again where that pays."""
+    joined, at = new_buffer(size), 0
+    for piece in pieces:
+        joined[at : at + len(piece)] = piece
+        at += len(piece)
+    return joined
 
 
 def _holds(span: ByteRange, offset: int) -> bool:

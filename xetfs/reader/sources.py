@@ -91,6 +91,10 @@ class Source(Protocol):
     recalled: Level
     """How sure what an earlier mount gave out without proof is now: Level.RECALLED if `load` is to look for a proof first."""
 
+    async def prepare(self) -> None:
+        """Ask for what every load needs, if that is a request of its own. Raises nothing: a load will ask again."""
+        ...
+
     async def load(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
         """Bring all of `span` (within the file, not empty) onto the shelf and say what was learnt.
 
@@ -131,6 +135,9 @@ class PlainSource:
         self._counters = counters
         self._whole = entry.sha256 is None and entry.size <= WHOLE_BYTES_MAX
         self._refused = verify == "proof" and not (self._whole and entry.oid)
+
+    async def prepare(self) -> None:
+        pass
 
     async def load(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
         size = self._entry.size
@@ -179,7 +186,8 @@ class PlainSource:
         try:
             data = new_buffer(len(covered))
             for last in (False, True):
-                await self._hub.fetch_file(self._repo, self._commit, self._entry.path, covered, self._entry.size, data)
+                with self._shelf.budget.line.transfer(len(covered)):
+                    await self._hub.fetch_file(self._repo, self._commit, self._entry.path, covered, self._entry.size, data)
                 if not self._whole or not self._entry.oid or await trio.to_thread.run_sync(_git_oid, data) == self._entry.oid:
                     break
                 self._counters.add(telemetry.READER_CORRUPT_WINDOWS)

@@ -60,6 +60,9 @@ EARLY_PARTS: Final = 4
 SLACK_BYTES: Final = 224 * KIB
 """How much more than asked a proof's window usually covers: enough in two of three cases, and with the chunk that was asked for
 still under 400 KB on the wire."""
+RESERVE_BYTES: Final = 384 * KIB
+"""What lies behind that is asked for, too, when somebody waits, but fetched only if the proof reaches there: another question
+costs less than another round trip."""
 PROVEN_WINDOW_BYTES_MAX: Final = 64 * MIB
 """Largest window that is proven when proof is not insisted on. Data without content, such as zeros, is cut nowhere, and the
 window of one byte of it reaches to the end of the file."""
@@ -74,7 +77,8 @@ URL_REFRESHES_MAX: Final = 3
 
 
 class _Part:
-    """A stretch of a window on its way. covered: what it brings, whole chunks, right once `planned` is set."""
+    """A stretch of a window on its way. covered: what it brings, whole chunks, right once `planned` is set. It is
+    fetched once it is `wanted`."""
 
     flight: Flight[list[Run]]
 
@@ -84,6 +88,7 @@ class _Part:
         self.urgency = urgency
         self.covered = span
         self.planned = trio.Event()
+        self.wanted = trio.Event()
 
 
 class XetSource:
@@ -115,6 +120,9 @@ class XetSource:
         self.recalled = Level.FRAMING if verify == "off" else Level.RECALLED
         self._proof_after = -math.inf  # not asked for, where it can be done without, before this time
         self._parts: list[_Part] = []  # of all windows under way
+
+    async def prepare(self) -> None:
+        await self._cas.prepare()
 
     async def load(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
         load = {"auto": self._load_best, "proof": self._load_proven, "off": self._load_unproven}[self._verify]
@@ -168,6 +176,8 @@ class XetSource:
             proving.join()
             joined.callback(proving.leave)
             parts = self._start_parts(scratch.gaps(asked), Level.CLAIMED, urgency, joined)
+            if slack_bytes and urgency.demand:
+                self._reserve(ByteRange(asked.end, min(asked.end + RESERVE_BYTES, self._size)), scratch, urgency, joined)
             try:
                 proof = await proving.wait()
             except EntryNotFound as exc:
@@ -217,6 +227,14 @@ class XetSource:
 
     # The parts of a window
 
+    def _reserve(self, span: ByteRange, known: FileMap, urgency: Urgency, joined: ExitStack) -> None:
+        """Plan what is unknown at the beginning of `span`, unless that is under way, until `joined` is closed."""
+        gaps = _subtract(known.gaps(span, Level.CLAIMED), sorted(part.covered for part in self._parts))
+        if gaps and gaps[0].start == span.start:
+            part = self._start_part(gaps[0], Level.CLAIMED, urgency)
+            part.flight.join()
+            joined.callback(part.flight.leave)
+
     def _start_parts(self, gaps: Sequence[ByteRange], level: Level, urgency: Urgency, joined: ExitStack) -> list[_Part]:
         """The parts that bring the gaps, joined until `joined` is closed: those that another window has under way, such as what
         it asked beyond its proof, and new ones for the rest. In the order of what they cover.
@@ -227,6 +245,7 @@ class XetSource:
         rest = _subtract(gaps, sorted(part.covered for part in parts))
         parts.extend(self._start_part(span, level, urgency) for span in _cut_up(rest, self._shelf.budget.line))
         for part in parts:
+            part.wanted.set()
             part.flight.join()
             joined.callback(part.flight.leave)
             if urgency.demand and not part.urgency.demand:
@@ -250,6 +269,7 @@ class XetSource:
                 part.covered = layout.covered
                 part.planned.set()
                 wanted = chunks_of(layout)
+                await part.wanted.wait()
                 held = await self._shelf.held(wanted)
                 missing = missing_chunks(wanted, held.__getitem__)
                 try:

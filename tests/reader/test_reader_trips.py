@@ -1,0 +1,71 @@
+"""Round trips that a read waits for: two, wherever it is and however far its proof reaches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import trio
+from conftest_reader import FakeCas, FakeFile, open_bench
+
+from xetfs.protocol.ranges import ByteRange
+from xetfs.reader.xet_source import RESERVE_BYTES, SLACK_BYTES
+from xetfs.settings import KIB
+
+MakeFile = Callable[..., FakeFile]
+CHUNK = 128 * KIB
+
+
+def long_proofs(cas: FakeCas, chunks_long: int) -> FakeFile:
+    """A file whose proof windows reach over `chunks_long` chunks: after any of the longest size they go on."""
+    sizes = [CHUNK if i % chunks_long < chunks_long - 2 else 64 * KIB for i in range(20 * chunks_long)]
+    rng = random.Random(3)
+    chunks = [rng.randbytes(size) for size in sizes]
+    return cas.add_file([(cas.add_xorb(chunks[i : i + 300]), 0, len(chunks[i : i + 300])) for i in range(0, len(chunks), 300)])
+
+
+async def cost(cas: FakeCas, file: FakeFile, start: int) -> tuple[float, int]:
+    """Round trips and bytes of a read of a page, with nothing held."""
+    cas.delay_s = 1.0
+    before = cas.fetched_bytes
+    async with open_bench(cas) as bench:
+        began = trio.current_time()
+        data = await bench.reader(file).read(ByteRange(start, start + 4096))
+        assert bytes(data) == file.content[start : start + 4096]
+        return trio.current_time() - began, cas.fetched_bytes - before
+
+
+async def test_a_proof_that_reaches_past_what_is_asked_for_costs_no_round_trip(cas: FakeCas, autojump_clock: object) -> None:
+    file = long_proofs(cas, 6)
+    costs = [await cost(cas, file, place * 640 * KIB) for place in (1, 5, 9)]
+    assert [trips for trips, _ in costs] == [2, 2, 2]
+    assert all(SLACK_BYTES + 256 * KIB < moved < SLACK_BYTES + RESERVE_BYTES + 3 * CHUNK for _, moved in costs)
+
+
+async def test_what_is_kept_in_reserve_is_not_fetched_without_need(
+    cas: FakeCas, make_file: MakeFile, autojump_clock: object
+) -> None:
+    file = make_file(300)
+    costs = sorted([await cost(cas, file, place * 700_000) for place in range(1, 24)])
+    assert {trips for trips, _ in costs} <= {2, 3}
+    assert sum(trips == 2 for trips, _ in costs) >= 20
+    assert sorted(moved for _, moved in costs)[12] < 400_000
+
+
+async def test_opening_a_file_that_nobody_has_read_gets_ready_for_it(cas: FakeCas, make_file: MakeFile) -> None:
+    file = make_file(20)
+    async with open_bench(cas) as bench:
+        reader = bench.reader(file)
+        reader.open()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (cas.prepared, cas.asked) == (1, [])
+        await reader.read(ByteRange(0, 4096))
+        reader.open()
+        reader.close()
+        reader.close()
+        await reader.flush()
+        again = bench.reader(file)
+        again.open()
+        await trio.testing.wait_all_tasks_blocked()
+        assert cas.prepared == 1
+        again.close()
