@@ -78,6 +78,11 @@ class Mount:
         assert found is not None
         return int(found[1]) * 1024
 
+    def cpu_s(self) -> float:
+        """User and system time of the daemon so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Another command of the same user."""
         return run_xetfs(*arguments, env={**self._env, **(env or {})})

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,8 +23,8 @@ MEMORY_MAX = 350 * MIB
 MEMORY_OF_A_LISTING_MAX = 200 * MIB
 PLACES = (0, 12_345_678, GIB // 2 + 7, GIB - 4096)
 MANY = 100_000
-LISTING_OVERHEAD_S = 2.0
-"""How much longer than the hub takes for its pages a first listing may take."""
+CPU_OF_A_LISTING_MAX_S = 8.0
+"""What the daemon may take for a first listing: it takes 1.5 s on a machine that does nothing else."""
 
 
 def pread(path: Path, offset: int, length: int) -> bytes:
@@ -160,14 +159,12 @@ def test_a_directory_of_100_000_files(base: Path, mount_repo: MountRepo) -> None
     try:
         mounted = mount_repo(hub.endpoint, "datasets/local/many", foreground=True)
         hub.reset()
-        began = time.monotonic()
+        before_s = mounted.cpu_s()
         listed = os.listdir(mounted.path / "all")
-        took_s = time.monotonic() - began
+        assert mounted.cpu_s() - before_s < CPU_OF_A_LISTING_MAX_S
         assert sorted(listed) == [f"{number:06d}.txt" for number in range(MANY)]
         pages = hub.requests("hub")
         assert len(pages) == MANY // 1000
-        paging_s = sum(page["end"] - page["start"] for page in pages)
-        assert took_s < paging_s + LISTING_OVERHEAD_S
         done = subprocess.run(
             [sys.executable, "-c", LIST, mounted.path / "all"], capture_output=True, text=True, check=True, timeout=60
         )
