@@ -88,9 +88,18 @@ def test_a_place_that_is_not_known_to_be_touched_wants_no_unit() -> None:
         prefetcher.observe(small)
     assert prefetcher.observe(ByteRange(around.end, around.end + READ)).ahead_until == 0
     large = layout.units[6]
-    assert prefetcher.observe(ByteRange(large.start - 100 * KIB, large.start + 412 * KIB)).ahead_until == 0
+    assert prefetcher.observe(ByteRange(large.start - 100 * KIB, large.start + 212 * KIB)).ahead_until == 0
     large = layout.units[10]
     assert prefetcher.observe(ByteRange(large.start - 100 * KIB, large.start - 100 * KIB + READ)).ahead_until == large.end
+
+
+def test_looking_at_the_beginning_of_each_unit_wants_none_of_them() -> None:
+    """As PyTorch does with the records of a checkpoint: it reads a few bytes, and the kernel 132 KiB."""
+    prefetcher, layout = make_prefetcher([9 * MIB] * 20)
+    prefetcher.observe(ByteRange(0, 512 * KIB))
+    for unit in layout.units[1:]:
+        want = prefetcher.observe(ByteRange(unit.start, unit.start + 132 * KIB))
+        assert (len(want.demand), want.ahead_until) == (132 * KIB, 0)
 
 
 def test_going_on_a_few_units_further_is_a_jump() -> None:
@@ -229,7 +238,7 @@ async def test_a_touch_loads_the_tensor_and_not_its_neighbours(cas: FakeCas, mod
         for i in (17, 3, 9):
             before = cas.fetched_bytes
             start = data_at(model) + i * 4 * MIB
-            await reader.read(ByteRange(start, start + PAGE))
+            await reader.read(ByteRange(start, start + 512 * KIB))
             await trio.sleep(10)
             held = reader.read_nowait(ByteRange(start, start + 4 * MIB))
             assert held is not None

@@ -27,7 +27,9 @@ from xetfs.settings import KIB, MIB
 STREAMS_MAX: Final = 8
 """Streams followed in one file: eight ranks that load a shared file each read one."""
 NEAR_BYTES: Final = 2 * MIB
-"""How far from a stream's end a read may begin and still belong to it: the kernel reads ahead up to 1 MiB, out of order."""
+NEAR_REQUESTS: Final = 16
+"""How far from a stream's end a read may begin and still belong to it: the kernel reads ahead up to 1 MiB, out of order. A
+program that reads small pieces itself is not said to read on when one of them happens to be near another."""
 AHEAD_PER_READ: Final = 8
 """Bytes wanted ahead of a stream for each that its program has surely read. At 40 ms and 250 MB/s it takes 3 MiB, which come in
 one round trip, to be far enough ahead for the next."""
@@ -49,6 +51,8 @@ does read on somewhere."""
 OVERSHOOT_BYTES: Final = 2 * MIB
 """How far past what the program reads the kernel may ask: it has up to two requests of 1 MiB under way. That a stream has reached
 a place does not show that the program has come closer to it than this."""
+MEANT_BYTES: Final = 512 * KIB
+"""What the kernel asks for at the least when a page of a model is touched through a mapping, where it was told its read-ahead."""
 ENDS_KEPT_MAX: Final = 1024
 """Ends of reads that are remembered: what begins at one of them is what the kernel reads on of its own accord."""
 
@@ -112,8 +116,9 @@ class Prefetcher:
         streams = self._streams
         start = span.start
         # Between units, a program that leaves out more than a request has jumped.
-        near = NEAR_BYTES if self._layout is None else min(len(span), NEAR_BYTES)
-        found = next((stream for stream in reversed(streams) if -NEAR_BYTES <= start - stream.reached <= near), None)
+        behind = min(NEAR_REQUESTS * len(span), NEAR_BYTES)
+        near = behind if self._layout is None else min(len(span), NEAR_BYTES)
+        found = next((stream for stream in reversed(streams) if -behind <= start - stream.reached <= near), None)
         if found is None:
             want = self._begin(span)
         else:
@@ -166,19 +171,12 @@ class Prefetcher:
         return layout.starts[unit + 1], unit + 1
 
     def _shows_what_was_touched(self, span: ByteRange) -> bool:
-        """Whether a read that begins a stream says which unit it is about.
+        """Whether a read that begins a stream says which unit its program wants.
 
-        It does not if it has more than one, and is what the kernel reads on, or what is left of a larger request when the page
-        cache has some of it: the place that was touched is anywhere then.
+        It does not if it is what the kernel reads on of its own accord, or shorter than others: the page cache has a part of what
+        was to be read, which may have been touched anywhere, or a program looks at the beginning of each unit, as PyTorch does.
         """
-        layout = self._layout
-        if layout is None:
-            return False
-        first_page_end = min(span.start - span.start % PAGE_BYTES + PAGE_BYTES, span.end) - 1
-        last_page = max((span.end - 1) // PAGE_BYTES * PAGE_BYTES, span.start)
-        if layout.index_at(first_page_end) == layout.index_at(last_page):
-            return True
-        return span.start not in self._ends and len(span) >= self._request_max
+        return span.start not in self._ends and len(span) >= min(self._request_max, MEANT_BYTES)
 
     def _unit_until(self, span: ByteRange, touched: int) -> int:
         """Up to where to load the unit that holds the byte at `touched`; 0 if there is none."""

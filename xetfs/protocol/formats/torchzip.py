@@ -15,7 +15,7 @@ from struct import Struct
 from typing import Final
 
 from xetfs.protocol.formats.layout import HEADER_BYTES_MAX, Starts, Steps
-from xetfs.protocol.formats.window import PIECE_BYTES, Window
+from xetfs.protocol.formats.window import Window
 from xetfs.protocol.ranges import ByteRange
 
 _LOCAL: Final = b"PK\3\4"
@@ -31,6 +31,9 @@ _EXTRA: Final = Struct("<HH")
 _LONG_EXTRA: Final = 1
 _LONG: Final = 0xFFFFFFFF
 """A number of 32 bits that is too small for its value: the value is in the longer form."""
+
+_TAIL_BYTES: Final = 1024
+"""Holds the three records at the end. Programs read no more of it at first, and then the directory."""
 
 Step = Generator[ByteRange, bytes, tuple[int, ByteRange]]
 
@@ -51,7 +54,7 @@ def read_torch_zip(size: int) -> Steps:
 
 def _find_directory(size: int) -> Step:
     """How many entries the directory has, and where it is."""
-    tail_at = max(size - PIECE_BYTES, 0)
+    tail_at = max(size - _TAIL_BYTES, 0)
     tail = yield ByteRange(tail_at, size)
     end = tail.rfind(_END_MAGIC)  # a comment may follow; PyTorch writes none
     if not 0 <= end <= len(tail) - _END.size:
