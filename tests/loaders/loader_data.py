@@ -71,7 +71,7 @@ def _make_gguf(path: Path, chance: np.random.Generator) -> None:
     writer.add_token_list([f"token{number}" for number in range(20_000)])
     writer.add_token_scores([0.5] * 20_000)
     for layer in range(LAYERS):
-        writer.add_tensor(f"blk.{layer}.attn.weight", chance.standard_normal((1024, 1024 + 64 * layer), np.float32))
+        writer.add_tensor(f"blk.{layer}.attn.weight", chance.standard_normal((512, 1024 + 64 * layer), np.float32))
         writer.add_tensor(f"blk.{layer}.norm.weight", chance.standard_normal(1024, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
