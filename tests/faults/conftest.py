@@ -7,7 +7,7 @@ from loopback import Names
 from xetfs.cas import fetching
 from xetfs.cas.client import CasClient
 from xetfs.net import reach, retry
-from xetfs.reader import file
+from xetfs.reader import windows
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "PAUSE_FIRST_S", 0.02)
     monkeypatch.setattr(reach, "DOUBT_PAUSE_S", 0.02)
     monkeypatch.setattr(reach, "PROBE_PAUSE_S", 0.05)
-    monkeypatch.setattr(file, "FAILURE_KEPT_S", 0.0)
+    monkeypatch.setattr(windows, "FAILURE_KEPT_S", 0.0)
 
 
 @pytest.fixture

@@ -91,8 +91,8 @@ class Session:
         return bool(self.fault) or time.monotonic() < self.grace_until_s
 
     def judge_log(self) -> None:
-        """Fail if the daemon's log says, since it was last judged, what it should not. What was written in the grace after a fault
-        may stand beside what came later: only from the next judgement on is the log that of a network in order."""
+        """Fail if the daemon's log says, since it was last judged, what it should not. What was written in the grace after a
+        fault may stand beside what came later: only from the next judgement on is the log that of a network in order."""
         self.stage.judge(UNDER_FAULTS if self.was_spoilt or self.spoilt else AT_ANY_TIME)
         self.was_spoilt = self.spoilt
 

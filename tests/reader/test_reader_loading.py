@@ -14,8 +14,7 @@ from conftest_reader import Bench, FakeCas, FakeFile, open_bench
 from xetfs import telemetry
 from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.xorb import XorbBlock
-from xetfs.reader import file as reader_file
-from xetfs.reader import shelf
+from xetfs.reader import chains, shelf
 from xetfs.reader.file import FileReader
 from xetfs.settings import KIB, MIB, Settings
 from xetfs.store.blocks import DiskBlock
@@ -108,7 +107,7 @@ async def test_what_is_loaded_ahead_is_bounded(
 ) -> None:
     await fill(cas, stores(), file)
     monkeypatch.setattr(shelf, "LOADED_BYTES_MAX", 12 * MIB)
-    monkeypatch.setattr(reader_file, "HELD_AHEAD_BYTES", 64 * MIB)
+    monkeypatch.setattr(chains, "HELD_AHEAD_BYTES", 64 * MIB)
     async with bench_on(cas, stores(), file) as (bench, reader):
         for at in range(0, 4 * MIB, STEP):
             await reader.read(ByteRange(at, at + STEP))
@@ -121,7 +120,7 @@ async def test_how_far_ahead_is_loaded_is_bounded(
     cas: FakeCas, file: FakeFile, stores: Callable[[], DiskStore], loads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(cas, stores(), file)
-    monkeypatch.setattr(reader_file, "HELD_AHEAD_BYTES", 4 * MIB)
+    monkeypatch.setattr(chains, "HELD_AHEAD_BYTES", 4 * MIB)
     async with bench_on(cas, stores(), file) as (bench, reader):
         for at in range(0, 4 * MIB, STEP):
             await reader.read(ByteRange(at, at + STEP))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import pytest
 import trio
 from conftest_reader import FakeCas, FakeFile, open_bench
 
@@ -69,3 +70,20 @@ async def test_opening_a_file_that_nobody_has_read_gets_ready_for_it(cas: FakeCa
         await trio.testing.wait_all_tasks_blocked()
         assert cas.prepared == 1
         again.close()
+
+
+async def test_a_bug_while_getting_ready_costs_nothing(
+    cas: FakeCas, make_file: MakeFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def prepare() -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(cas, "prepare", prepare)
+    file = make_file(20)
+    async with open_bench(cas) as bench:
+        reader = bench.reader(file)
+        reader.open()
+        await trio.testing.wait_all_tasks_blocked()
+        assert bytes(await reader.read(ByteRange(0, 10))) == file.content[:10]
+        reader.close()
+    assert "getting ready failed" in caplog.text
