@@ -10,6 +10,7 @@ from collections.abc import Generator
 
 import pytest
 
+IS_ROOT = os.geteuid() == 0
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 
 _FOREIGN = ("HF_", "HUGGING", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -28,6 +29,19 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["XDG_CACHE_HOME"] = f"{home}/cache"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+
+def pytest_report_header() -> str:
+    return "as root" if IS_ROOT else "as an ordinary user: tests marked 'root' are left out"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only root can prepare. It is no skip: nothing is missing on this machine that could be there."""
+    if IS_ROOT:
+        return
+    left_out = [item for item in items if item.get_closest_marker("root")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def _not_silently(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from stage import block_files
 
-from xetfs.errors import CorruptData, ProtocolViolation, Unavailable
+from xetfs.errors import CorruptData, Offline, ProtocolViolation, Unavailable
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.repo import RepoView, open_engine
@@ -27,7 +27,8 @@ from xetfs.testhub import Fault, TestHub, open_test_hub
 FLIPS = int(os.environ.get("XETFS_FLIPS", "500"))
 SEED = int(os.environ.get("XETFS_FLIPS_SEED", random.SystemRandom().randrange(2**32)))
 REF = RepoRef.parse("acme/flips")
-TOLD = (CorruptData, ProtocolViolation, Unavailable)
+TOLD = (CorruptData, Offline, ProtocolViolation, Unavailable)
+"""Offline: a URL may come to name a host that is none."""
 
 Files = dict[str, bytes]
 

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from stage import KIB, MANY, SHARD_BYTES, SHARDS, Stage, Staged, mounted, staged, staging
 
-READERS = 95
-IN_FLIGHT = 32
-"""Connections to one origin, which so many readers all use."""
+IS_RAISED = os.geteuid() == 0 or os.path.ismount("/sys/fs/fuse/connections")
+"""Whether a mount may raise the kernel's limit of a dozen reads at a time. Beyond it, reads wait in the kernel."""
+READERS = 95 if IS_RAISED else 8
+IN_FLIGHT = min(READERS, 32)
+"""Of those who read, so many are sure to wait for the transfer host: as many as there are connections to it."""
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def test_programs_get_the_errnos_of_the_table(mount: Stage, stage: Staged) -> No
 
 
 def test_stalled_readers_hold_up_nobody_else(mount: Stage, stage: Staged) -> None:
-    """While 95 reads wait for a transfer host that is silent, what is held is read and what is listed is told."""
+    """While many reads wait for a transfer host that is silent, what is held is read and what is listed is told."""
     held = "weights/first.bin"
     for number in range(10):  # so that the transfer host's usual times are known
         assert read(mount, held, number * 300 * KIB, 4096)

@@ -205,13 +205,13 @@ def test_a_dead_mount_stays_until_the_next_replaces_it(mountpoint: Path, mode: s
         assert len([mount for mount in outside.mounts() if mount.path == str(mountpoint)]) == 1
 
 
-def test_several_dead_mounts_on_each_other_are_cleared(mountpoint: Path) -> None:
+@pytest.mark.root
+def test_something_foreign_on_a_dead_mount_is_left_alone(mountpoint: Path) -> None:
     with mounted(mountpoint) as daemon:
         libc = ctypes.CDLL(None, use_errno=True)
         source, kind = b"x", b"tmpfs"
         daemon.process.kill()
         daemon.finish()
-        # Something foreign on top is not ours to take away.
         assert libc.mount(source, os.fsencode(mountpoint), kind, 0, b"size=4k") == 0, os.strerror(ctypes.get_errno())
     refused = Daemon(mountpoint)
     assert refused.first_line.startswith("refused MountpointUnusable: ")

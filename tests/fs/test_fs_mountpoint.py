@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,41 @@ def test_a_directory_that_holds_something(tmp_path: Path) -> None:
 def test_a_foreign_mount() -> None:
     with pytest.raises(MountpointUnusable, match=r"/proc is already a mount \(proc, proc\); choose another directory"):
         outside.prepare(Path("/proc"))
+
+
+class Stack:
+    """Mounts on each other at one directory, as the machine would list them; dead ones of ours, unless said otherwise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path, *kinds: str) -> None:
+        self.path = path
+        self.kinds = list(kinds)
+        monkeypatch.setattr(outside, "mounts", self._mounts)
+        monkeypatch.setattr(outside, "state_of", lambda path: "alive" if self.kinds[-1] == "alive" else "dead")
+        monkeypatch.setattr(outside, "unmount", self._unmount)
+
+    def _mounts(self) -> Iterator[outside.Mount]:
+        for kind in self.kinds:
+            yield outside.Mount(str(self.path), "tmpfs" if kind == "foreign" else outside.FS_TYPE, kind, "0:51", frozenset())
+
+    def _unmount(self, path: Path, *, lazily: bool) -> None:
+        assert (path, lazily) == (self.path, True)
+        self.kinds.pop()
+
+
+def test_several_dead_mounts_on_each_other_are_cleared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stack = Stack(monkeypatch, tmp_path, "dead", "dead", "dead")
+    assert outside.prepare(tmp_path) == tmp_path
+    assert stack.kinds == []
+
+
+@pytest.mark.parametrize("kind", ["foreign", "alive"])
+def test_dead_mounts_are_cleared_only_down_to_what_is_not_dead(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    stack = Stack(monkeypatch, tmp_path, "dead", kind, "dead", "dead")
+    with pytest.raises(MountpointUnusable, match=rf"is already a mount \({kind}, "):
+        outside.prepare(tmp_path)
+    assert stack.kinds == ["dead", kind]
 
 
 def test_what_is_not_mounted() -> None:

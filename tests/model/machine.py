@@ -34,7 +34,7 @@ GRACE_S: Final = 2.0
 """How long after a fault an error may still be told: a failed place answers so for a second."""
 FAULT_OPERATIONS: Final = 12
 """Operations for which a fault stays on."""
-FAILURES: Final = frozenset({errno.EIO, errno.ETIMEDOUT, errno.EACCES})
+FAILURES: Final = frozenset({errno.EIO, errno.ETIMEDOUT, errno.EACCES, errno.ENETUNREACH})
 """What may be told while the network is being spoilt."""
 
 AT_ANY_TIME: Final = ("is not where it was a moment ago",)

@@ -80,6 +80,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@pytest.mark.root
 def test_a_disk_filled_by_others_is_left_alone_until_it_has_room(
     mount_tmpfs: Callable[..., Path],
     open_store: OpenStore,
@@ -114,6 +115,7 @@ def test_a_disk_filled_by_others_is_left_alone_until_it_has_room(
     assert sum("works again" in record.getMessage() for record in caplog.records) == 1
 
 
+@pytest.mark.root
 def test_a_store_that_fills_the_disk_itself_evicts_and_goes_on(
     mount_tmpfs: Callable[..., Path], open_store: OpenStore, counters: Counters
 ) -> None:
@@ -127,6 +129,7 @@ def test_a_store_that_fills_the_disk_itself_evicts_and_goes_on(
     assert counters[telemetry.STORE_FAILURES] == 0
 
 
+@pytest.mark.root
 def test_the_share_of_the_disk_that_is_to_be_free_stays_free(mount_tmpfs: Callable[..., Path], open_store: OpenStore) -> None:
     disk = mount_tmpfs("size=8m")
     store = open_store(cache_dir=disk / "cache", cache_bytes_max=100 * MIB, cache_free_share=0.5)
@@ -138,6 +141,7 @@ def test_the_share_of_the_disk_that_is_to_be_free_stays_free(mount_tmpfs: Callab
     assert store.statistics().bytes_max < 4.2 * MIB
 
 
+@pytest.mark.root
 def test_a_disk_without_inodes_left_evicts_for_them(
     mount_tmpfs: Callable[..., Path], open_store: OpenStore, counters: Counters
 ) -> None:
@@ -152,6 +156,7 @@ def test_a_disk_without_inodes_left_evicts_for_them(
     assert 300 < 500 - (320 - folders) <= counters[telemetry.STORE_EVICTED] < 500
 
 
+@pytest.mark.root
 def test_a_disk_without_inodes_for_others_is_a_miss(
     mount_tmpfs: Callable[..., Path], open_store: OpenStore, clock: Clock
 ) -> None:
@@ -171,6 +176,7 @@ def test_a_disk_without_inodes_for_others_is_a_miss(
     assert store.statistics().state == "ok"
 
 
+@pytest.mark.root
 def test_a_full_disk_at_the_start_is_no_reason_not_to_start(
     mount_tmpfs: Callable[..., Path], open_store: OpenStore, clock: Clock
 ) -> None:
@@ -193,6 +199,7 @@ def remount(path: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,bind,{options}", path], check=True)
 
 
+@pytest.mark.root
 def test_a_disk_that_turns_read_only_is_still_read(mount_tmpfs: Callable[..., Path], open_store: OpenStore, clock: Clock) -> None:
     disk = mount_tmpfs("size=16m")
     store = open_store(cache_dir=disk / "cache", clock=clock)
@@ -215,6 +222,7 @@ def test_a_disk_that_turns_read_only_is_still_read(mount_tmpfs: Callable[..., Pa
     assert store.statistics().state == "ok"
 
 
+@pytest.mark.root
 def test_a_bad_block_that_cannot_be_removed_is_passed_over(
     mount_tmpfs: Callable[..., Path], open_store: OpenStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
