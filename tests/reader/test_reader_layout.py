@@ -111,13 +111,30 @@ def test_going_on_a_few_units_further_is_a_jump() -> None:
     assert reached(read_on(prefetcher, large.start + READ, large.end)) <= large.end
 
 
-def test_past_a_unit_no_more_is_loaded_than_was_read_of_whole_units() -> None:
+def test_past_a_unit_no_more_is_loaded_than_half_of_what_was_read_of_whole_units() -> None:
     prefetcher, layout = make_prefetcher([2 * MIB] * 10 + [40 * MIB] * 5)
     begin = layout.units[0].start
     for at in range(begin, layout.units[-1].end - READ, READ):
         want = prefetcher.observe(ByteRange(at, at + READ))
         unit = layout.end_from(at)
-        assert max(want.demand.end, want.ahead_until) <= max(unit, at + READ + (at - begin))
+        assert max(want.demand.end, want.ahead_until) <= unit + max(READ, (at - begin) // 2)
+
+
+def test_copying_all_units_in_order_is_led_ahead_of() -> None:
+    """Each copy begins with the last page of its unit: what goes on from there knows what was read before it."""
+    prefetcher, layout = make_prefetcher([24 * MIB + 1000, *[150 * KIB] * 10] * 12)
+    ahead = 0
+    for unit in layout.units[::11]:
+        last = unit.end // PAGE * PAGE
+        assert ahead >= (unit.start + 2 * MIB if unit.start > 60 * MIB else 0)
+        for span in (
+            ByteRange(last - 256 * KIB, last + 256 * KIB),
+            *(ByteRange(at, at + 512 * KIB) for at in range(unit.start // PAGE * PAGE, last - 768 * KIB, 512 * KIB)),
+            ByteRange(last - 768 * KIB, last - 256 * KIB),
+            *(ByteRange(at, at + 512 * KIB) for at in range(last + 256 * KIB, unit.end + 1000 * KIB, 512 * KIB)),
+        ):
+            ahead = max(ahead, prefetcher.observe(span.clip(layout.ends[-1])).ahead_until)
+    assert ahead == layout.ends[-1]
 
 
 def test_a_unit_that_is_read_at_once_wants_no_more() -> None:
