@@ -44,4 +44,5 @@ def test_a_row_group(loaders: Loaders, way: str) -> None:
 @WAYS
 def test_all_of_it(loaders: Loaders, way: str) -> None:
     moved = check(loaders, way, list(range(ROW_GROUPS)), [f"column{number}" for number in range(COLUMNS)])
-    assert moved <= 1.05 * (loaders.folder / TABLE).stat().st_size
+    # Through a mapping, threads come to all columns at once: a window for each, and a chunk twice where two of them meet.
+    assert moved <= (1.15 if way == "mapped" else 1.05) * (loaders.folder / TABLE).stat().st_size
