@@ -131,7 +131,8 @@ def test_copying_all_units_in_order_is_led_ahead_of() -> None:
             ByteRange(last - 256 * KIB, last + 256 * KIB),
             *(ByteRange(at, at + 512 * KIB) for at in range(unit.start // PAGE * PAGE, last - 768 * KIB, 512 * KIB)),
             ByteRange(last - 768 * KIB, last - 256 * KIB),
-            *(ByteRange(at, at + 512 * KIB) for at in range(last + 256 * KIB, unit.end + 1000 * KIB, 512 * KIB)),
+            ByteRange(last + 256 * KIB, last + 420 * KIB),
+            *(ByteRange(at, at + 512 * KIB) for at in range(last + 420 * KIB, unit.end + 1000 * KIB, 512 * KIB)),
         ):
             ahead = max(ahead, prefetcher.observe(span.clip(layout.ends[-1])).ahead_until)
     assert ahead == layout.ends[-1]
