@@ -35,7 +35,7 @@ _PIECE = 4 * 1024 * 1024
 
 
 class ReaderFailed(RuntimeError):
-    """A program could not read what it should: what xetfs does not do well enough to be measured."""
+    """A program could not read what it should, or a daemon did not end: what xetfs does not do well enough to be measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,11 @@ class Lab:
             except ReaderFailed as exc:
                 raise ReaderFailed(f"{exc}; the end of the daemon's log:\n{_tail(log)}") from exc
             subprocess.run(self.command("umount", str(path)), env=self.env(), check=True, timeout=COMMAND_S)
-            daemon.wait(COMMAND_S)
+            try:
+                daemon.wait(COMMAND_S)
+            except subprocess.TimeoutExpired:
+                found = f"what it does:\n{_stacks(daemon.pid)}\nthe end of its log:\n{_tail(log)}"
+                raise ReaderFailed(f"the daemon of {repo} does not end after umount; {found}") from None
         finally:
             if daemon.poll() is None:
                 daemon.terminate()
@@ -237,6 +241,12 @@ class Lab:
                 settle(mounted.pid)
             self.warm_caches[repo] = cache
         return self.warm_caches[repo]
+
+
+def _stacks(pid: int) -> str:
+    """Where each thread of a Python process is."""
+    spy = Path(sys.executable).with_name("py-spy")
+    return subprocess.run([str(spy), "dump", "--pid", str(pid)], capture_output=True, text=True, check=False).stdout
 
 
 def _tail(log: Path) -> str:
