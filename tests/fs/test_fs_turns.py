@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pyfuse3
 import pytest
 import trio
 import trio.testing
 
-from xetfs.fs.turns import Turn, quick_turns
+from xetfs.fs.turns import BUSY_S_MAX, Doorbell, Turn, quick_turns
 
 
 class Requests:
@@ -106,4 +107,78 @@ async def test_pyfuse3_is_given_the_lock_and_the_rest_of_trio(monkeypatch: pytes
         given = vars(pyfuse3)["trio"]
         assert isinstance(given.Lock(), Turn)
         assert given.Lock() is given.Lock()
-        assert (given.open_nursery, given.lowlevel) == (trio.open_nursery, trio.lowlevel)
+        assert given.open_nursery is trio.open_nursery
+        assert given.lowlevel.current_task is trio.lowlevel.current_task
+        assert given.lowlevel.wait_readable is not trio.lowlevel.wait_readable
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+async def turns_of_others(work: Callable[[], Awaitable[None]]) -> int:
+    """How often another task had its turn while this was done."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        await trio.lowlevel.checkpoint()
+        turns = 0
+        await work()
+        seen = turns
+        nursery.cancel_scope.cancel()
+    return seen
+
+
+async def test_what_has_come_already_is_not_waited_for(pipe: tuple[int, int]) -> None:
+    doorbell = Doorbell(clock=Clock())
+    os.write(pipe[1], b"request")
+
+    async def wait() -> None:
+        for _ in range(100):
+            await doorbell.wait_readable(pipe[0])
+
+    assert await turns_of_others(wait) == 0
+
+
+async def test_others_have_their_turn_however_many_requests_come(pipe: tuple[int, int]) -> None:
+    clock = Clock()
+    doorbell = Doorbell(clock=clock)
+    os.write(pipe[1], b"request")
+
+    async def wait() -> None:
+        for _ in range(100):
+            await doorbell.wait_readable(pipe[0])
+            clock.now += BUSY_S_MAX / 9.5  # that each request takes
+
+    assert await turns_of_others(wait) >= 9
+
+
+async def test_what_has_not_come_is_waited_for(pipe: tuple[int, int]) -> None:
+    doorbell = Doorbell(clock=Clock())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(doorbell.wait_readable, pipe[0])
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 1
+        os.write(pipe[1], b"request")
+        with trio.move_on_after(5) as limit:
+            while nursery.child_tasks:
+                await trio.lowlevel.checkpoint()
+        assert not limit.cancelled_caught
