@@ -3,24 +3,12 @@ from __future__ import annotations
 import pytest
 import trio
 from loopback import Names
+from new_servers import nothing_known_of_servers
 
-from xetfs.cas import fetching
-from xetfs.cas.client import CasClient
 from xetfs.net import reach, retry
 from xetfs.reader import windows
 
-
-@pytest.fixture(autouse=True)
-def _nothing_known_of_servers() -> None:
-    """What is remembered of a server belongs to its port, and ports come again."""
-    for known in (
-        CasClient._v1_only,
-        CasClient._answering,
-        CasClient._proving,
-        CasClient._proofless,
-        fetching._single_range_origins,
-    ):
-        known.clear()
+__all__ = ["nothing_known_of_servers"]
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import small_hub
 import trio
+from new_servers import forget_servers
 from small_hub import EMPTY, LFS, NESTED, PLAIN, REPO, XET
 
 from xetfs import telemetry
@@ -27,8 +28,6 @@ from xetfs.testhub import Fault, TestHub, open_test_hub
 
 @pytest.fixture
 async def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TestHub]:
-    for known in (CasClient._proofless, CasClient._proving, CasClient._answering):
-        known.clear()
     monkeypatch.setattr(engine, "HOUSEKEEPING_INTERVAL_S", 0.01)
     async with open_test_hub(tmp_path / "hub") as hub:
         small_hub.fill(hub)
@@ -190,8 +189,7 @@ async def leave_without_proof(hub: TestHub, tmp_path: Path, end: int | None = No
         data = await read(view, XET, end)
         assert await level(view, XET) == "framing"
     hub.options.proof_status = 200
-    for known in (CasClient._proofless, CasClient._proving, CasClient._answering):
-        known.clear()
+    forget_servers()
     hub.log.reset()
     return data
 

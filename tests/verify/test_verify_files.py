@@ -13,7 +13,6 @@ import small_hub
 import trio
 from small_hub import EMPTY, LFS, NESTED, PLAIN, XET
 
-from xetfs.cas.client import CasClient
 from xetfs.errors import EntryNotFound, NotADirectory, Offline, Unavailable
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
@@ -29,7 +28,6 @@ ALL = sorted((XET, LFS, PLAIN, EMPTY, NESTED))
 
 @pytest.fixture
 async def hub(tmp_path: Path) -> AsyncIterator[TestHub]:
-    CasClient._proofless.clear()
     async with open_test_hub(tmp_path / "hub") as hub:
         small_hub.fill(hub)
         yield hub
