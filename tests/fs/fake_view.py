@@ -135,5 +135,8 @@ class FakeRepoView:
         self.readers.append(reader)
         return reader
 
+    def foresee(self, node: FakeNode) -> None:
+        """Nothing: it has no shards."""
+
     def xattrs(self, node: FakeNode) -> Mapping[str, bytes]:
         return {"user.xetfs.repo": b"owner/repo", "user.xetfs.commit": COMMIT.encode()}

@@ -9,7 +9,7 @@ import random
 import loader_data
 import pytest
 import safetensors.numpy
-from loader_data import MIB, MODEL, SHARDS
+from loader_data import INDEX, MIB, MODEL, SHARDS
 from loader_runs import Loaders
 
 HEADERS = """
@@ -47,6 +47,26 @@ def test_a_header_alone_moves_less_than_a_mebibyte_of_each_shard(loaders: Loader
     printed, moved = loaders.run(HEADERS, *[loader_data.shard(number) for number in range(SHARDS)])
     assert printed.split() == ["500"] * SHARDS
     assert moved < SHARDS * MIB
+
+
+def test_the_headers_of_all_shards_come_at_once_when_the_index_is_read(loaders: Loaders) -> None:
+    """Which is how a program that opens them one after the other is spared their round trips."""
+    loaders.hub.control("PUT", "shape", {"latency_s": 0.1})
+    try:
+        shards = [loader_data.shard(number) for number in range(SHARDS)]
+        printed, moved = loaders.run(f"import json, sys; json.load(open({INDEX!r}))\n{HEADERS}", *shards)
+    finally:
+        loaders.hub.control("PUT", "shape", {})
+    assert printed.split() == ["500"] * SHARDS
+    assert moved < SHARDS * MIB + (loaders.folder / INDEX).stat().st_size
+    asked: dict[str, float] = {}
+    for request in loaders.hub.requests("cas"):
+        if "/reconstructions/" in request["path"]:
+            asked.setdefault(request["path"], request["start"])
+    index, *headers = sorted(asked.values())
+    assert len(headers) == SHARDS
+    second = sorted(request["end"] for request in loaders.hub.requests("transfer"))[1]  # the first is that of the index
+    assert index < max(headers) < second
 
 
 def test_one_tensor_moves_that_and_little_beside_it(loaders: Loaders) -> None:

@@ -184,6 +184,7 @@ class Operations(pyfuse3.Operations):
             raise ReadOnly(f"{node.path!r} cannot be written")
         if self.read_ahead is not None:
             self.read_ahead.choose(node.name)
+        self._view.foresee(node)
         # What the page cache holds of a file stays right for ever, so opening keeps it.
         return FileInfo(fh=self._files.add((node, self._view.open_file(node))), keep_cache=True)
 

@@ -5,6 +5,7 @@ view.py     RepoView and Node: one repo at one commit as a tree
 listing.py  directory listings: from the store or the Hub, with names that cannot be served left out
 verify.py   proving whole files
 preload.py  fetching chosen files before they are read
+shards.py   fetching the headers of a model's shards when its index is opened
 revisions.py  which commit a revision is, and who may know
 """
 

@@ -12,12 +12,14 @@ from functools import partial
 import trio
 
 from xetfs.errors import BadHandle, EntryNotFound, IsADirectory, NotADirectory
+from xetfs.protocol.formats.shards import is_shard_index
 from xetfs.protocol.names import CommitId, RepoId, RepoRef
 from xetfs.protocol.tree import RepoInfo, TreeEntry
 from xetfs.reader.file import FileReader
 from xetfs.reader.filemap import Level, level_name
 from xetfs.reader.flights import Flight
 from xetfs.repo.listing import Lister
+from xetfs.repo.shards import fetch_headers
 
 
 class Node:
@@ -75,6 +77,7 @@ class RepoView:
         self._level_of = level_of
         self._nursery = nursery
         self._listings: dict[int, Flight[None]] = {}
+        self._foreseen: set[int] = set()
         self.root = Node(1, "", None, None)
         self._nodes = [self.root]
 
@@ -147,6 +150,12 @@ class RepoView:
         reader = self._open_reader(node.entry)
         reader.open()
         return reader
+
+    def foresee(self, node: Node) -> None:
+        """Take note that a program has opened a file: what it is likely to read next of others begins to come."""
+        if is_shard_index(node.name) and node.number not in self._foreseen:
+            self._foreseen.add(node.number)
+            self._nursery.start_soon(fetch_headers, self, node)
 
     def xattrs(self, node: Node) -> dict[str, bytes]:
         """Extended attributes of a node: what the listing says of it, and how sure all is that was read of a file until now."""
