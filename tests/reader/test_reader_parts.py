@@ -116,6 +116,13 @@ def test_a_random_read_wants_no_more_than_it_asks() -> None:
         assert (want.demand, want.ahead_until) == (ByteRange(start, start + 4096), 0)
 
 
+def test_small_reads_that_happen_to_be_near_each_other_are_no_stream() -> None:
+    prefetcher = make_prefetcher()
+    for start in (500 * MIB, 500 * MIB + 100 * KIB, 501 * MIB, 500 * MIB - 90 * KIB):
+        want = prefetcher.observe(ByteRange(start, start + 4096))
+        assert (want.demand, want.ahead_until) == (ByteRange(start, start + 4096), 0)
+
+
 def test_the_first_read_of_a_file_wants_one_small_window() -> None:
     want = make_prefetcher().observe(ByteRange(0, 4096))
     assert (want.demand, want.ahead_until) == (ByteRange(0, 256 * KIB), 0)
