@@ -53,7 +53,9 @@ def test_opening_and_stat_cost_nothing_once_a_directory_is_listed(hub: HubProces
         (path / "weights" / name).stat()
         os.close(os.open(path / "weights" / name, os.O_RDONLY))
     assert not (path / "weights" / "absent").exists()
-    assert hub.requests() == []
+    asked = [request["path"] for request in hub.requests()]
+    assert len(asked) <= 1
+    assert all("/xet-read-token/" in path for path in asked)  # had when a file is opened first, as it will be read
 
 
 @pytest.mark.parametrize("offset", PLACES)
@@ -61,16 +63,17 @@ def test_opening_and_stat_cost_nothing_once_a_directory_is_listed(hub: HubProces
 def test_the_first_4_kib_of_a_large_file(
     hub: HubProcess, mount_repo: MountRepo, big: Path, read: Callable[[Path, int, int], bytes], offset: int
 ) -> None:
-    """One reconstruction, one range proof if the server gives any, and one request for data. The first two at the same time."""
+    """One range proof if the server gives any, a reconstruction of what is asked for and one of what the proof may reach, all at
+    the same time; and one request for data, or one more for what it did reach."""
     path = mount_repo(hub.endpoint, mount_data.BIG_REPO).path / mount_data.BIG
     assert path.stat().st_size == GIB
     hub.reset()
     length = min(4096, GIB - offset)
     assert read(path, offset, length) == pread(big, offset, length)
     asked = hub.requests("cas")
-    assert len([request for request in asked if "/reconstructions/" in request["path"]]) == 1
+    assert 1 <= len([request for request in asked if "/reconstructions/" in request["path"]]) <= 2
     assert len([request for request in asked if "/file-chunk-hashes/" in request["path"]]) <= 1
-    assert len(hub.requests("transfer")) == 1
+    assert 1 <= len(hub.requests("transfer")) <= 2
     assert sum(request["bytes_sent"] for request in hub.requests("transfer")) <= 512 * 1024
     assert len(hub.requests("hub")) <= 1  # the token for the CAS
     hub.reset()
