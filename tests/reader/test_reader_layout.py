@@ -111,13 +111,18 @@ def test_going_on_a_few_units_further_is_a_jump() -> None:
     assert reached(read_on(prefetcher, large.start + READ, large.end)) <= large.end
 
 
-def test_past_a_unit_no_more_is_loaded_than_half_of_what_was_read_of_whole_units() -> None:
-    prefetcher, layout = make_prefetcher([2 * MIB] * 10 + [40 * MIB] * 5)
-    begin = layout.units[0].start
-    for at in range(begin, layout.units[-1].end - READ, READ):
+@pytest.mark.parametrize(("first", "per_read"), [(0, 2), (3, 0.5)])
+def test_past_a_unit_is_loaded_by_what_was_read_of_whole_units(first: int, per_read: float) -> None:
+    """Twice as much when that was from the first unit on, half as much otherwise."""
+    prefetcher, layout = make_prefetcher([3 * MIB] * 10 + [40 * MIB] * 5)
+    begin = layout.units[first].start
+    most = 0.0
+    for at in range(begin, layout.units[-1].start, READ):
         want = prefetcher.observe(ByteRange(at, at + READ))
-        unit = layout.end_from(at)
-        assert max(want.demand.end, want.ahead_until) <= unit + max(READ, (at - begin) // 2)
+        past = max(want.demand.end - READ, want.ahead_until) - layout.end_from(at)
+        assert past <= per_read * (at - begin)
+        most = max(most, past / (at - begin + 1))
+    assert most > per_read / 2
 
 
 def test_copying_all_units_in_order_is_led_ahead_of() -> None:

@@ -51,9 +51,10 @@ does read on somewhere."""
 OVERSHOOT_BYTES: Final = 2 * MIB
 """How far past what the program reads the kernel may ask: it has up to two requests of 1 MiB under way. That a stream has reached
 a place does not show that the program has come closer to it than this."""
-PAST_UNIT_BYTES: Final = 16 * MIB
-"""How far past the end of a unit to load for a stream that has come from others: 200 MB/s over the two round trips of 40 ms that
-pass until more has come. A program that stops after a quarter of a model's layers should not have moved much of the next one."""
+PAST_PER_READ: Final = 2
+"""Bytes to load past the end of a unit for each of whole units that a program has read from the first one on: it loads the model,
+and a line of 250 MB/s that carries 25 MB/s on each connection is full with a hundred of them under way. One that began elsewhere
+may end soon: the inverse of that."""
 MEANT_BYTES: Final = 512 * KIB
 """What the kernel asks for at the least when a page of a model is touched through a mapping, where it was told its read-ahead."""
 ENDS_KEPT_MAX: Final = 1024
@@ -232,7 +233,8 @@ class Prefetcher:
         is_at = max(stream.reached - overshoot - 1, stream.began)
         unit = stream.unit = layout.index_at(is_at)
         whole_units = max(layout.starts[unit] - stream.began, 0) if unit >= 0 else 0
-        further = min(whole_units // 2, max(PAST_UNIT_BYTES, whole_units // 8))
+        from_the_beginning = unit >= 0 and stream.began <= layout.starts[0] + NEAR_BYTES
+        further = PAST_PER_READ * whole_units if from_the_beginning else whole_units // PAST_PER_READ
         return min(layout.end_from(is_at) + further, self._size)
 
     def _look_ahead(self, stream: _Stream, ahead: int, limit: int) -> int:
