@@ -22,8 +22,14 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_planned_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two reconstructions that are asked side by side fail in any order, and then it is chance how many requests are made."""
+    """What is asked side by side, or when a file is opened, fails in any order, and then it is chance how many requests are
+    made."""
+
+    async def prepare(source: xet_source.XetSource) -> None:
+        await trio.lowlevel.checkpoint()
+
     monkeypatch.setattr(xet_source, "RESERVE_BYTES", 0)
+    monkeypatch.setattr(xet_source.XetSource, "prepare", prepare)
 
 
 @pytest.fixture
