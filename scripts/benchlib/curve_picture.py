@@ -79,7 +79,8 @@ def _panel(curve: Curve, left: float, top: float) -> list[str]:
         parts += [
             f'<line x1="{x:.1f}" y1="{at(min(values)):.1f}" x2="{x:.1f}" y2="{at(max(values)):.1f}" stroke="{colour}"/>',
             f'<circle cx="{x:.1f}" cy="{at(value):.1f}" r="3" fill="{colour}"/>',
-            f'<text x="{x:.1f}" y="{at(max(values)) - 8:.1f}" text-anchor="middle" fill="{INK}">{escape(number(value))}</text>',
+            f'<text x="{x:.1f}" y="{at(max(values)) - 8:.1f}" text-anchor="middle" fill="{INK}" '
+            f'paint-order="stroke" stroke="#ffffff" stroke-width="3">{escape(number(value))}</text>',
             f'<text x="{x:.1f}" y="{y_from + 16}" text-anchor="middle" font-size="11" fill="{PALE}">{size:,}</text>',
         ]
     parts.append(

@@ -92,10 +92,10 @@ def each(samples: Iterable[Sample], value: Callable[[Sample], float]) -> tuple[f
 
 
 def number(value: float) -> str:
-    """With about three digits, and without a tail of zeros."""
+    """With three or four digits, and without a tail of zeros."""
     if value == 0:
         return "0"
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    text = f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
+    text = f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}" if abs(value) >= 1 else f"{value:.3g}"
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text

@@ -8,7 +8,7 @@ from typing import Final
 
 from benchlib.curves import Curve
 from benchlib.figures import Figure, number
-from benchlib.report import value
+from benchlib.report import paragraph, value
 
 COMMAND: Final = "scripts/bench --docs"
 
@@ -24,13 +24,13 @@ class Headline:
 
 
 HEADLINES: Final = (
-    Headline("Cold read of a file, over `hf_hub_download` of it", "cold", "rate / hf_hub_download"),
-    Headline("Cold read over a line of 40 ms and 250 MB/s: share of the line", "line", "share of the line",
+    Headline("Cold read of a file: rate, over that of `hf_hub_download`", "cold", "rate / hf_hub_download"),
+    Headline("The same on a line of 40 ms and 250 MB/s: share of the line", "line", "share of the line",
              "share of the line, hf_hub_download"),
-    Headline("Load a safetensors model cold, over download and load", "model", "time / (hf_hub_download + load)"),
-    Headline("Load a quarter of its tensors: bytes fetched", "part", "bytes fetched / stored size of the file"),
-    Headline("Cold 4 KiB in a large file: bytes moved, proof included", "random", "moved, with proof", "moved, HfFileSystem"),
-    Headline("Warm read, page cache dropped, over the plain file", "warm", "rate / plain file"),
+    Headline("Load a safetensors model, cold: time, over that of download and load", "model", "time / (hf_hub_download + load)"),
+    Headline("Load a quarter of its tensors: share of its bytes fetched", "part", "bytes fetched / stored size of the file"),
+    Headline("Read 4 KiB in a large file, cold: bytes moved, with proof", "random", "moved, with proof", "moved, HfFileSystem"),
+    Headline("Warm read, page cache dropped: rate, over that of a plain file", "warm", "rate / plain file"),
     Headline("`ls -l` of 100,000 files", "directory", "ls -l after listing"),
     Headline("Memory of the daemon, eight readers", "readers", "peak memory"),
 )  # fmt: skip
@@ -47,7 +47,6 @@ def headlines(figures: Sequence[Figure], curves: Sequence[Curve], described: str
             lines.append(f"| {headline.words} | {value(figure)} | {f'{value(beside)}' if beside else ''} |")
     growths = [curve.growth for curve in curves if curve.growth_max is not None]
     if growths:
-        lines.append(
-            f"| Cost of an operation as repos, files and caches grow a hundredfold, at worst | {number(max(growths))} × | |"
-        )
-    return "\n".join([*lines, "", f"{described} `{COMMAND}` measures this anew and writes it here."])
+        words = "What an operation costs more as repos, files and caches grow 64 to 1000 times, at worst"
+        lines.append(f"| {words} | {number(max(growths))} × | |")
+    return "\n".join([*lines, "", paragraph(f"{described} `{COMMAND}` measures this anew and writes it here.")])

@@ -36,7 +36,7 @@ class Outcome:
     @property
     def note(self) -> str:
         facts = self.facts
-        machine = f"{facts['cpus']} cores, {facts['kernel']}, {facts['rounds']} rounds"
+        machine = f"{facts['cpus']} cores, {facts['kernel']}, {_rounds(facts)}"
         return f"{machine}, xetfs {facts['revision']}, {facts['date']}{self._busy()}"
 
     def _busy(self) -> str:
@@ -58,7 +58,7 @@ class Outcome:
         stream, large, model, files = facts["sizes"].split("-")
         return (
             f"Measured on {facts['date']} with {facts['cpus']} cores and {facts['memory_gib']} GiB of memory, {facts['kernel']}, "
-            f"Python {facts['python']}, xetfs {facts['revision']}, {facts['rounds']} rounds in {facts['minutes']} minutes"
+            f"Python {facts['python']}, xetfs {facts['revision']}, {_rounds(facts)} in {facts['minutes']} minutes"
             f"{self._busy()}. Files: {stream} MiB from end to end, {large} MiB for places in it, a model of {model} MiB, "
             f"a directory of {int(files):,}."
         )
@@ -82,13 +82,17 @@ class Outcome:
         page, readme = root / "docs" / "performance.md", root / "README.md"
         if figures:
             (root / "docs" / "performance.svg").write_text(bars(self.figures, self.titles, title=TITLE, note=self.note))
-            _fill(page, "figures", f"{self.described}\n\n{report.markdown(self.figures, self.titles)}")
+            _fill(page, "figures", f"{report.paragraph(self.described)}\n\n{report.markdown(self.figures, self.titles)}")
         if curves:
             picture = curve_panels(self.curves, self.titles, title=CURVES_TITLE, note=self.note)
             (root / "docs" / "performance-scale.svg").write_text(picture)
-            _fill(page, "curves", f"{self.described}\n\n{report.curve_markdown(self.curves, self.titles)}")
+            _fill(page, "curves", f"{report.paragraph(self.described)}\n\n{report.curve_markdown(self.curves, self.titles)}")
         if figures and curves:
             _fill(readme, "figures", headlines(self.figures, self.curves, self.described))
+
+
+def _rounds(facts: Mapping[str, Any]) -> str:
+    return f"{facts['rounds']} round{'' if facts['rounds'] == 1 else 's'}"
 
 
 def _fill(page: Path, name: str, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,6 +11,7 @@ from benchlib.curves import Curve
 from benchlib.figures import Figure, number
 from benchlib.lab import Sample
 
+LINE = 130
 MARK = {True: "reached", False: "MISSED", None: ""}
 FLAT = {True: "flat", False: "GROWS", None: ""}
 
@@ -90,6 +92,11 @@ def curve_markdown(curves: Sequence[Curve], titles: Mapping[str, str]) -> str:
             values = " | ".join(number(median) for median in curve.medians)
             lines.append(f"| {curve.label} | {values} | {number(curve.growth)} × | {limit} | {FLAT[curve.is_flat]} |")
     return "\n".join(lines) + "\n"
+
+
+def paragraph(text: str) -> str:
+    """Wrapped as the documents are."""
+    return textwrap.fill(text, LINE, break_long_words=False, break_on_hyphens=False)
 
 
 def with_block(page: str, name: str, text: str) -> str:

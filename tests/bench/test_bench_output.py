@@ -13,6 +13,7 @@ from benchlib.curve_picture import curve_panels
 from benchlib.curves import Curve
 from benchlib.figures import Figure, at_least, at_most
 from benchlib.headlines import COMMAND, HEADLINES, headlines
+from benchlib.outcome import Outcome
 from benchlib.picture import MISSED, PALE, REACHED, bars
 from benchlib.report import as_json, curve_markdown, curve_table, markdown, ratios_first, table, with_block
 from benchlib.scenarios import all_scenarios
@@ -69,7 +70,7 @@ def test_what_is_new_takes_the_place_of_what_was_before_under_its_name() -> None
 def test_a_table_of_curves_has_every_size_and_a_verdict() -> None:
     text = curve_table(CURVES, TITLES)
     assert re.search(r"files +10 +1,000 +100,000 +growth", text)
-    assert re.search(r"lookup, µs +70 +80 +90 +1.29 × +flat \(≤ 2\)", text)
+    assert re.search(r"lookup, µs +70 +80 +90 +1.286 × +flat \(≤ 2\)", text)
     assert re.search(r"listing, ms +1 +2 +30 +30 × +GROWS \(≤ 2\)", text)
     assert re.search(r"memory, MiB +50 +60 +500 +10 ×\n", text)
     assert "1 of 2 curves flat" in text
@@ -194,6 +195,35 @@ def test_a_flame_graph_is_well_formed_and_no_wider_than_its_page(stacks: dict[tu
     page = float(root.get("viewBox", "").split()[2])
     for bar in root.iter(f"{SVG}rect"):
         assert float(bar.get("x", "0")) + float(bar.get("width", "")) <= page + 0.2
+
+
+FACTS = {
+    "cpus": 2, "kernel": "Linux", "rounds": 1, "minutes": 3, "revision": "abc", "date": "today", "busy_before": 0.0,
+    "memory_gib": 1, "python": "3", "sizes": "1-2-3-4",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("figures", "curves"), [(True, False), (False, True), (True, True)])
+def test_documents_get_what_was_measured_whole_and_the_readme_only_all(tmp_path: Path, figures: bool, curves: bool) -> None:
+    (tmp_path / "docs").mkdir()
+    page, readme = tmp_path / "docs" / "performance.md", tmp_path / "README.md"
+    page.write_text("<!-- figures: begin -->\n<!-- figures: end -->\n<!-- curves: begin -->\n<!-- curves: end -->\n")
+    readme.write_text("<!-- figures: begin -->\n<!-- figures: end -->\n")
+    outcome = Outcome(TITLES, FIGURES, CURVES, {}, [], FACTS)
+    outcome.write_documents(tmp_path, figures=figures, curves=curves)
+    assert ("rate / peer" in page.read_text()) == figures == (tmp_path / "docs" / "performance.svg").exists()
+    assert ("lookup, µs" in page.read_text()) == curves == (tmp_path / "docs" / "performance-scale.svg").exists()
+    assert ("1 round in 3 minutes" in readme.read_text()) == (figures and curves)
+    outcome.write(tmp_path)
+    names = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert names == {"README.md", "results.json", "results.txt", "results.md", "results.svg", "curves.md", "curves.svg"}
+
+
+def test_results_say_that_other_programs_had_the_cores() -> None:
+    quiet, busy = (Outcome({}, [], [], {}, [], {**FACTS, "busy_before": share}) for share in (0.05, 0.5))
+    assert "other programs" not in quiet.note + quiet.described
+    assert "other programs took 50% of the cores" in busy.note
+    assert "other programs took 50% of the cores" in busy.described
 
 
 def test_the_documents_have_places_for_pictures_figures_and_curves() -> None:
