@@ -143,6 +143,19 @@ def test_copying_all_units_in_order_is_led_ahead_of() -> None:
     assert ahead == layout.ends[-1]
 
 
+def test_copying_backward_keeps_what_is_known_of_the_reader() -> None:
+    """The first page of a unit, its last one, then all between from there: many reads, and one stream."""
+    prefetcher, layout = make_prefetcher([24 * MIB] * 12)
+    first, second, third = layout.units[:3]
+    read_on(prefetcher, first.start, second.start + READ, 512 * KIB)
+    prefetcher.observe(ByteRange(second.end - 256 * KIB, second.end + 256 * KIB))
+    streams = set()
+    for end in range(second.end - 256 * KIB, second.start + READ, -256 * KIB):
+        streams.add(prefetcher.observe(ByteRange(end - 256 * KIB, end)).stream)
+    assert len(streams) == 1
+    assert reached(read_on(prefetcher, third.start + 256 * KIB, third.start + 4 * MIB, 512 * KIB)) >= third.end + 40 * MIB
+
+
 def test_a_unit_that_is_read_at_once_wants_no_more() -> None:
     prefetcher, layout = make_prefetcher([300 * KIB] * 100)
     for unit in layout.units[::20]:

@@ -77,12 +77,13 @@ class Want(NamedTuple):  # made at every read, which a frozen dataclass is slowe
 
 @dataclass(slots=True, eq=False)
 class _Stream:
-    """first: where its first read began. began, reached: where its program began, and how far it has come. asked: bytes of all
-    its reads; less than the way from the one to the other when places were left out. unit: which one the program has come to.
-    alone: no second read has followed."""
+    """first: where its first read began. low: where those began that went on backward from there. began, reached: where its
+    program began, and how far it has come. asked: bytes of all its reads; less than the way from the one to the other when places
+    were left out. unit: which one the program has come to. alone: no second read has followed."""
 
     number: int
     first: int
+    low: int
     began: int
     reached: int
     asked: int
@@ -125,6 +126,10 @@ class Prefetcher:
         behind = min(NEAR_REQUESTS * len(span), NEAR_BYTES)
         near = behind if self._layout is None else min(len(span), NEAR_BYTES)
         found = next((stream for stream in reversed(streams) if -behind <= start - stream.reached <= near), None)
+        if self._layout is not None:
+            below = next((stream for stream in reversed(streams) if start < stream.low <= span.end), None)
+            if below is not None and (found is None or below.low < below.first):
+                found = below
         if found is None:
             want = self._begin(span)
         else:
@@ -148,7 +153,8 @@ class Prefetcher:
         if len(self._streams) >= STREAMS_MAX:
             del self._streams[0]
         self._begun += 1
-        stream = _Stream(self._begun, span.start, began, span.end, len(span), max(span.end, until), self._step_min, unit)
+        reached, ahead_until = span.end, max(span.end, until)
+        stream = _Stream(self._begun, span.start, span.start, began, reached, len(span), ahead_until, self._step_min, unit)
         self._streams.append(stream)
         if until > span.end:
             self._unread_units += 1
@@ -195,6 +201,8 @@ class Prefetcher:
     def _follow(self, stream: _Stream, span: ByteRange) -> Want:
         stream.asked += len(span)
         if span.end <= stream.reached:
+            if span.start < stream.low <= span.end:
+                self._go_back(stream, span)
             return Want(span, 0, self._size, stream.step, stream.number)
         if stream.alone:
             stream.alone = False
@@ -207,6 +215,15 @@ class Prefetcher:
         limit = self._limit(stream)
         demand = ByteRange(span.start, max(span.end, min(span.start + stream.step, limit)))
         return Want(demand, self._look_ahead(stream, ahead, limit), limit, stream.step, stream.number)
+
+    def _go_back(self, stream: _Stream, span: ByteRange) -> None:
+        """A copy of memory may go backward, from the last page of a unit to the first, which it has touched before. What the
+        stream there has read was read before this one too."""
+        stream.low = span.start
+        for other in self._streams:
+            if span.start <= other.reached < span.end and other is not stream:
+                stream.began = min(stream.began, other.began)
+                stream.asked += other.asked
 
     def _hand_over(self, stream: _Stream, span: ByteRange) -> None:
         """Let the stream that began where this one arrives know what has been read up to there: it began with the last page of a
