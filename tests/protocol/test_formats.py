@@ -42,6 +42,7 @@ def test_a_layout_is_in_order_and_finds_units_by_offset() -> None:
     assert found == [None, None, first, first, None, None, second, second, third, None, None]
     assert [layout.index_at(offset) for offset in (9, 10, 29, 30, 99)] == [-1, 0, 0, 1, 2]
     assert [layout.end_from(offset) for offset in (0, 10, 25, 39, 99)] == [10, 20, 20, 40, 41]
+    assert [layout.last_end(offset) for offset in (0, 19, 20, 39, 41, 99)] == [0, 0, 20, 20, 41, 41]
     assert Layout(ByteRange(0, 7), array("Q"), array("Q")).end_from(3) == 7
     for starts, ends in (([10, 5], [20, 6]), ([10, 15], [20, 25]), ([10], [10]), ([10], [])):
         with pytest.raises(ValueError):

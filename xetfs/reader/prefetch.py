@@ -54,7 +54,7 @@ a place does not show that the program has come closer to it than this."""
 PAST_PER_READ: Final = 2
 """Bytes to load past the end of a unit for each of whole units that a program has read from the first one on: it loads the model,
 and a line of 250 MB/s that carries 25 MB/s on each connection is full with a hundred of them under way. One that began elsewhere
-may end soon: the inverse of that."""
+may end soon: the inverse of that. Only units that fit in whole: one that is longer than what was read is not begun."""
 MEANT_BYTES: Final = 512 * KIB
 """What the kernel asks for at the least when a page of a model is touched through a mapping, where it was told its read-ahead."""
 ENDS_KEPT_MAX: Final = 1024
@@ -252,7 +252,8 @@ class Prefetcher:
         whole_units = max(layout.starts[unit] - stream.began, 0) if unit >= 0 else 0
         from_the_beginning = unit >= 0 and stream.began <= layout.starts[0] + NEAR_BYTES
         further = PAST_PER_READ * whole_units if from_the_beginning else whole_units // PAST_PER_READ
-        return min(layout.end_from(is_at) + further, self._size)
+        end = layout.end_from(is_at)
+        return min(max(layout.last_end(end + further), end), self._size)
 
     def _look_ahead(self, stream: _Stream, ahead: int, limit: int) -> int:
         """Up to where to load now; said a step at a time, so that nobody has to look again at each read."""

@@ -67,6 +67,11 @@ class Layout:
         i = self.index_at(offset)
         return self.ends[i] if i >= 0 else self.header.end
 
+    def last_end(self, offset: int) -> int:
+        """Where the last unit ends that ends at or before `offset`; 0 if none does."""
+        i = bisect_right(self.ends, offset) - 1
+        return self.ends[i] if i >= 0 else 0
+
 
 class LayoutReader:
     """Reads a layout. wants: the next bytes to be given; None when it is done. layout: the result, None if there is none."""
