@@ -49,6 +49,8 @@ class _Shelved:
     source: XorbBlock
     bytes: int
     written: bool = False
+    dropped: bool = False
+    """Whether it turned out to be bad: not to be written, should that be still to come."""
     read: bool = False
     loaded: bool = False
     """Whether it came from the store, for somebody who has not read it yet."""
@@ -172,6 +174,7 @@ class Shelf:
         """Forget a block that is not what it should be, in memory and in the store."""
         entries = self._by_xorb.get(block.xorb, [])
         for entry in [entry for entry in entries if entry.block is block]:
+            entry.dropped = True
             self._take_down(entry)
         await trio.to_thread.run_sync(self.store.drop, block, limiter=self._threads)
 
@@ -294,8 +297,12 @@ class Shelf:
 
     def _write(self, batch: Sequence[_Shelved]) -> None:
         for entry in batch:
+            if entry.dropped:
+                continue
             try:
                 self.store.put(entry.source)
+                if entry.dropped:  # meanwhile; who drops it later finds it there
+                    self.store.drop(entry.block)
             except Exception:  # a bug of the store's costs its block, and not the engine
                 log.exception("a block could not be given to the store block=%r", entry.source)
 
