@@ -62,7 +62,9 @@ def test_some_tensors_of_a_mapped_checkpoint(loaders: Loaders, folder: Path) -> 
     size = sum(int(line.split()[1]) for line in lines.splitlines())
     printed, moved = loaders.run(RECORDS, CHECKPOINT, *names, repo=REPO)
     assert printed == lines
-    assert moved <= size + 8 * MIB <= (folder / CHECKPOINT).stat().st_size / 2
+    # It looks at the header of each record first: a few bytes, with which the kernel asks for 132 KiB.
+    records = len(run_local(RECORDS, folder, CHECKPOINT).splitlines())
+    assert moved <= size + records * MIB // 4 <= (folder / CHECKPOINT).stat().st_size / 2
 
 
 def test_a_whole_mapped_checkpoint(loaders: Loaders, folder: Path) -> None:
