@@ -10,6 +10,8 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+import trio
+
 from xetfs.errors import CorruptData
 from xetfs.protocol.hashes import XorbHash
 from xetfs.protocol.ranges import ByteRange, ChunkRange
@@ -36,6 +38,7 @@ class Knowledge:
         self._shelf = shelf
         self._loaded: set[int] = set()  # segments whose records have been looked for
         self._dirty: set[int] = set()  # segments that have changed since their records were written
+        self._flushing = trio.Lock()
 
     @property
     def recalled(self) -> bool:
@@ -111,9 +114,11 @@ class Knowledge:
         self._dirty.update(segments)
 
     async def flush(self) -> None:
-        """Give what was learnt since the last flush to the store."""
-        dirty, self._dirty = self._dirty, set()
-        for number in sorted(dirty):
-            await self.recall(ByteRange(number * SEGMENT_BYTES, number * SEGMENT_BYTES))
-            record = encode_runs(self.map.segment(number))
-            await self._shelf.put_record(MAP_RECORD, f"{self._source.key}/{number}", record)
+        """Give what was learnt since the last flush to the store. One at a time: an older record must not replace a newer one,
+        nor the last flush of all end before one that is under way."""
+        async with self._flushing:
+            for number in sorted(self._dirty):
+                await self.recall(ByteRange(number * SEGMENT_BYTES, number * SEGMENT_BYTES))
+                self._dirty.discard(number)  # what is learnt from here on is for the next
+                record = encode_runs(self.map.segment(number))
+                await self._shelf.put_record(MAP_RECORD, f"{self._source.key}/{number}", record)
