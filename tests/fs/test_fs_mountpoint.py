@@ -155,7 +155,8 @@ def test_tuning_writes_what_is_there(tmp_path: Path, caplog: pytest.LogCaptureFi
     read_ahead = tune("0:51", read_ahead_kb=2048, read_ahead_units_kb=512, sys=tmp_path)
     assert (bdi / "read_ahead_kb").read_text() == "2048"
     assert read_ahead is not None
-    for name, kb in (("a.safetensors", "512"), ("b.GGUF", "512"), ("c.bin2", "2048"), ("safetensors", "2048")):
+    units, others = ("a.safetensors", "b.GGUF", "x/pytorch_model.bin"), ("data.bin", "c.bin2", "safetensors")
+    for name, kb in (*((name, "512") for name in units), *((name, "2048") for name in others)):
         assert read_ahead.choose(name)
         assert (bdi / "read_ahead_kb").read_text() == kb
     assert (connection / "max_background").read_text() == "512"

@@ -37,10 +37,10 @@ async def cost(cas: FakeCas, file: FakeFile, start: int) -> tuple[float, int]:
 
 
 async def test_a_proof_that_reaches_past_what_is_asked_for_costs_no_round_trip(cas: FakeCas, autojump_clock: object) -> None:
-    file = long_proofs(cas, 6)
-    costs = [await cost(cas, file, place * 640 * KIB) for place in (1, 5, 9)]
+    file = long_proofs(cas, 5)
+    costs = [await cost(cas, file, place * 512 * KIB) for place in (1, 5, 9)]
     assert [trips for trips, _ in costs] == [2, 2, 2]
-    assert all(SLACK_BYTES + 256 * KIB < moved < SLACK_BYTES + RESERVE_BYTES + 3 * CHUNK for _, moved in costs)
+    assert all(SLACK_BYTES + 192 * KIB < moved < SLACK_BYTES + RESERVE_BYTES + 3 * CHUNK for _, moved in costs)
 
 
 async def test_what_is_kept_in_reserve_is_not_fetched_without_need(

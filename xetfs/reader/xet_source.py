@@ -60,7 +60,7 @@ EARLY_PARTS: Final = 4
 SLACK_BYTES: Final = 224 * KIB
 """How much more than asked a proof's window usually covers: enough in two of three cases, and with the chunk that was asked for
 still under 400 KB on the wire."""
-RESERVE_BYTES: Final = 384 * KIB
+RESERVE_BYTES: Final = 256 * KIB
 """What lies behind that is asked for, too, when somebody waits, but fetched only if the proof reaches there: another question
 costs less than another round trip."""
 PROVEN_WINDOW_BYTES_MAX: Final = 64 * MIB

@@ -50,8 +50,10 @@ def probe(name: str, size: int) -> LayoutReader | None:
 
 
 def is_known(name: str) -> bool:
-    """Whether a file with this name or path may have a layout."""
-    return _format_of(name) is not None
+    """Whether a file with this name or path surely is of a known format. `.bin` alone may be anything, so PyTorch's own name for
+    weights must stand before it."""
+    name = name.rpartition("/")[2].lower()
+    return _format_of(name) is not None and (not name.endswith(".bin") or name.startswith("pytorch_model"))
 
 
 def _format_of(name: str) -> Callable[[int], Steps] | None:
