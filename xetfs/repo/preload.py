@@ -186,7 +186,7 @@ class Preload:
     async def _bring(self, reader: FileReader, span: ByteRange, on_covered: Callable[[int], None]) -> None:
         """Load a window when it is its turn, after the programs that wait."""
         cost = max(len(span), WINDOW_COST_MIN)
-        await self._under_way.acquire(cost, Urgency(demand=False))
+        await self._under_way.acquire(cost, Urgency(demand=True))  # among windows; the readers' budget knows what these are
         limit = self._under_way.limit
         try:
             with trio.move_on_after(YIELD_S):
