@@ -5,6 +5,7 @@ With `keep` in place of the seconds nothing is fuzzed: what of WORK/corpus reach
 it.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def main() -> None:
         f"-rss_limit_mb={MEMORY_MIB_MAX}",
         f"-timeout={INPUT_S_MAX}",
         f"-artifact_prefix={findings}/{name}-",
+        f"-seed={int(os.environ.get('XETFS_FUZZ_SEED', '0')) % 2**32}",  # 0: another one each time
         "-print_final_stats=1",
         "-verbosity=0",
     ]

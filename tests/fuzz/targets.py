@@ -15,7 +15,7 @@ import zipfile
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -41,6 +41,7 @@ from xetfs.protocol.shard import (
 from xetfs.protocol.tree import parse_next_link, parse_repo_info, parse_resolve_headers, parse_tree_page, parse_xet_token
 from xetfs.protocol.xorb import CHUNK_BYTES_MAX, XorbBlock, decode_block, encode_chunk
 from xetfs.reader.filemap import FileMap, Level, Run, decode_runs, encode_runs
+from xetfs.settings import Secret
 from xetfs.store.blocks import encode_header, open_block
 
 MAGNIFICATION_MAX: Final = 255
@@ -248,7 +249,7 @@ def _read_tree(data: bytes) -> bool:
         accepted = True
     with suppress(ProtocolViolation):
         token = parse_xet_token(data, {})
-        assert token.access_token.reveal() not in repr(token)
+        assert repr(token) == repr(replace(token, access_token=Secret("another")))
         accepted = True
     names = ("x-repo-commit", "etag", "x-linked-size", "x-linked-etag", "x-xet-hash", "link", "location", "content-length")
     with suppress(ProtocolViolation):
