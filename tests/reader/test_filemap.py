@@ -117,6 +117,17 @@ def test_records_of_another_kind_are_refused() -> None:
         assert all(run.ends[-1] <= 60 for run in runs)
 
 
+def test_chunks_that_cannot_be_recorded_again_are_refused() -> None:
+    record = bytearray(encode_runs([Chunks([10, 20, 30]).run(0, 3, Level.PROOF)]))
+    first_chunk = slice(8 + 1 + 32, 8 + 1 + 32 + 4)
+    record[first_chunk] = (2**32 - 3).to_bytes(4, "little")
+    (run,) = decode_runs(bytes(record), 60)
+    assert encode_runs([run]) == bytes(record)
+    record[first_chunk] = (2**32 - 2).to_bytes(4, "little")
+    with pytest.raises(CorruptData, match="malformed"):
+        decode_runs(bytes(record), 60)
+
+
 def test_segments_hold_the_runs_that_start_in_them() -> None:
     step = 48 * 1024 * 1024
     chunks = Chunks([step] * 5)

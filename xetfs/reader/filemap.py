@@ -52,6 +52,8 @@ def level_name(level: Level | None) -> str:
 
 
 _HEAD: Final = struct.Struct("<QB32sII")
+CHUNK_INDEX_MAX: Final = 1 << 32
+"""No chunk of a record has this index or a higher one: a run of it can be divided anywhere and recorded again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -276,7 +278,7 @@ def decode_runs(record: bytes, size: int, recalled: Level = Level.RECALLED) -> l
         at += _HEAD.size
         hashes_at = at + 8 * count
         until = hashes_at + HASH_BYTES * count
-        if level > max(Level) or count == 0 or until > len(record):
+        if level > max(Level) or count == 0 or until > len(record) or first + count > CHUNK_INDEX_MAX:
             raise CorruptData("a file map in the store is malformed")
         ends = array("Q", record[at:hashes_at])
         if ends[0] <= start or ends[-1] > size or not all(map(lt, ends, ends[1:])):
