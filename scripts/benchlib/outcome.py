@@ -83,12 +83,11 @@ class Outcome:
         if figures:
             (root / "docs" / "performance.svg").write_text(bars(self.figures, self.titles, title=TITLE, note=self.note))
             _fill(page, "figures", f"{report.paragraph(self.described)}\n\n{report.markdown(self.figures, self.titles)}")
+            _fill(readme, "figures", headlines(self.figures, self.curves if curves else (), self.described))
         if curves:
             picture = curve_panels(self.curves, self.titles, title=CURVES_TITLE, note=self.note)
             (root / "docs" / "performance-scale.svg").write_text(picture)
             _fill(page, "curves", f"{report.paragraph(self.described)}\n\n{report.curve_markdown(self.curves, self.titles)}")
-        if figures and curves:
-            _fill(readme, "figures", headlines(self.figures, self.curves, self.described))
 
 
 def _rounds(facts: Mapping[str, Any]) -> str:
