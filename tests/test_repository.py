@@ -192,9 +192,10 @@ def test_scripts_are_executable_and_stop_at_the_first_error() -> None:
 
 def test_no_machine_and_no_registry_is_named() -> None:
     """Paths of whoever wrote it, and hosts of package registries, are of no use to whoever reads it."""
-    forbidden = re.compile(r"/work/|/root/|/home/\w+/|index-url|pypi\.org|pythonhosted|find-links")
+    # Some letters stand in brackets so that the pattern does not find itself.
+    forbidden = re.compile(r"/wor[k]/|/roo[t]/|/home/\w+/|index[-]url|py[p]i\.org|python[h]osted|find[-]links")
     for path in tracked():
-        if path.suffix in (".py", ".md", ".toml", ".yml", "") and path != Path(__file__):
+        if path.suffix in (".py", ".md", ".toml", ".yml", ""):
             found = forbidden.search(path.read_text())
             assert found is None, f"{path}: {found and found.group()}"
 
