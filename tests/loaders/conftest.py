@@ -49,5 +49,5 @@ def loaders() -> Iterator[Loaders]:
 def _cut(path: Path, chance: np.random.Generator) -> Iterator[bytes]:
     """A file in chunks of about the lengths that content-defined chunking makes."""
     with path.open("rb") as file:
-        while chunk := file.read(int(chance.integers(16 * 1024, 128 * 1024))):
+        while chunk := file.read(int(chance.integers(*loader_data.CUT_BYTES))):
             yield chunk

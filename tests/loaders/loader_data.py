@@ -25,6 +25,8 @@ ROW_GROUPS: Final = 6
 COLUMNS: Final = 8
 ROWS: Final = 60_000
 """Of a row group: a column chunk is half a megabyte."""
+CUT_BYTES: Final = (16 * KIB, 128 * KIB)
+"""Between which lengths chunks are when files are cut up, about as content-defined chunking does it."""
 
 
 def make(folder: Path) -> None:
