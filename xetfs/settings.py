@@ -89,9 +89,10 @@ class Settings:
     """Certificates to trust in place of the usual ones (PEM)."""
     connect_timeout_s: float = 5.0
     """By then the first packet has been sent three times."""
-    outage_patience_s: float = 1.0
-    """How long a server may not be reached at all before requests to it fail without being tried (net/reach.py): a proxy that is
-    started anew is back by then, and a program that waits for what it cannot have is told soon."""
+    outage_patience_s: float = 0.06
+    """How long a server that refuses, or to which there is no way, is tried before requests to it fail without being tried
+    (net/reach.py): a program is to know within 100 ms that the network is gone. If it is longer, a server may be started anew
+    meanwhile."""
     stall_timeout_s: float = 10.0
     """Longest silence within one answer before the attempt is given up and made anew on another connection. Once it is known
     how long answers of a server usually take, a shorter one will do (net/pace.py)."""

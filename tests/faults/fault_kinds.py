@@ -18,7 +18,7 @@ from typing import Any, Final
 import trio
 from fault_bench import Bench, Place
 
-from xetfs.net import backend
+from xetfs.net import sockets
 from xetfs.testhub import HubOptions
 
 Kind = Callable[[Bench, Place, int | None], AbstractAsyncContextManager[Any]]
@@ -66,11 +66,11 @@ async def no_route(bench: Bench, place: Place, count: int | None) -> AsyncIterat
         raise OSError(errno.EHOSTUNREACH, "No route to host")
 
     bench.fault(place, "reset", None)
-    real, backend._connect_one = backend._connect_one, connect
+    real, sockets._connect_one = sockets._connect_one, connect
     try:
         yield
     finally:
-        backend._connect_one = real
+        sockets._connect_one = real
 
 
 def _cas_at(bench: Bench, place: Place, count: int | None, url: str) -> None:

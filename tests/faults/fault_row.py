@@ -13,7 +13,7 @@ import trio.testing
 from fault_bench import DEADLINE_S, PLACES, WARM, Bench, User, open_user, perform
 from fault_kinds import KINDS
 
-from xetfs.net import backend
+from xetfs.net import sockets
 from xetfs.repo import Engine
 from xetfs.telemetry import (
     CAS_URL_REFRESHES,
@@ -73,13 +73,13 @@ async def carry_out(bench: Bench, cache: Path, row: Row, monkeypatch: pytest.Mon
     place = PLACES[row.place]
     count = {"first": 1, "all": None}[row.times]
     connected: set[tuple[str, int]] = set()
-    real = backend._connect_one
+    real = sockets._connect_one
 
     async def connect(entry: Any) -> Any:
         connected.add(entry[4][:2])
         return await real(entry)
 
-    monkeypatch.setattr(backend, "_connect_one", connect)
+    monkeypatch.setattr(sockets, "_connect_one", connect)
     async with open_user(bench, cache) as user:
         assert await user.read("warm.txt", 0, 100) == WARM
         bench.hub.log.reset()

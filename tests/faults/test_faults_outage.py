@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,9 @@ import trio.testing
 from fault_bench import PLACES, Bench, User, open_bench, open_user, perform
 from fault_row import OUT_OF_REACH
 
-from xetfs.net import backend
+from xetfs.net import sockets
 from xetfs.repo import open_engine, revisions
-from xetfs.telemetry import FS_ERRORS, NET_OUTAGES, NET_REQUESTS, NET_RETRIES
+from xetfs.telemetry import FS_ERRORS, NET_OUTAGES, NET_REQUESTS, NET_RETRIES, NET_STALLS
 
 OPERATIONS = ("list", "read", "read plain", "read lfs")
 
@@ -71,6 +74,19 @@ async def test_when_it_is_back_all_goes_on_without_a_remount(bench: Bench, tmp_p
                     assert sees == "data"
 
 
+@pytest.mark.root
+def test_a_link_that_goes_down_is_noticed_before_anything_is_sent(tmp_path: Path) -> None:
+    """The connections from before are still there, and would only be silent: nobody waits for them."""
+    command = ["unshare", "--net", sys.executable, Path(__file__).with_name("lost_link.py"), tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert set(seen["before"].values()) == {"data"}
+    assert seen["gone"] == {"list": "data", "read": "data", "read plain": OUT_OF_REACH, "read lfs": OUT_OF_REACH}
+    assert seen["counts"] == {NET_REQUESTS: 1, NET_STALLS: 0, NET_OUTAGES: 1}
+    assert set(seen["back"].values()) == {"data"}
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_a_restart_is_no_error(bench: Bench, tmp_path: Path, operation: str) -> None:
     """The server of what is asked for is gone when a program reads, and back a moment later."""
@@ -105,7 +121,7 @@ async def test_a_known_repo_is_mounted_without_its_hub_and_that_is_said_once(
             await trio.sleep_forever()
         raise ConnectionRefusedError(111, "Connection refused")
 
-    monkeypatch.setattr(backend, "_connect_one", connect)
+    monkeypatch.setattr(sockets, "_connect_one", connect)
     monkeypatch.setattr(revisions, "PATIENCE_S", 0.2)
     caplog.set_level(logging.WARNING, logger="xetfs")
     async with open_engine(bench.settings(tmp_path / "cache", connect_timeout_s=60.0, outage_patience_s=0.1)) as engine:

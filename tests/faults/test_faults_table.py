@@ -45,11 +45,11 @@ def _check_log(caplog: pytest.LogCaptureFixture, row: Row) -> None:
 def test_the_table_says_which_settings_it_is_about() -> None:
     usual = Settings(cache_dir=Path("/"))
     limits = (usual.stall_timeout_s, usual.connect_timeout_s, usual.outage_patience_s)
-    assert (usual.attempts_max, *limits, usual.operation_deadline_s) == (5, 10, 5, 1, 30)
+    assert (usual.attempts_max, *limits, usual.operation_deadline_s) == (5, 10, 5, 0.06, 30)
     text = " ".join(TABLE.read_text().split())
     assert f"{ATTEMPTS} attempts, a stall of {STALL_S:g} s at most, a connection within {CONNECT_S:g} s" in text
     assert f"a server out of reach after {OUTAGE_S:g} s, a deadline of {DEADLINE_S:g} s" in text
-    assert "by default they are 5, 10 s, 5 s, 1 s and 30 s" in text
+    assert "by default they are 5, 10 s, 5 s, 0.06 s and 30 s" in text
 
 
 def test_every_fault_and_place_has_a_row_and_none_has_two() -> None:

@@ -14,7 +14,7 @@ from loopback import Names, answer, client_of, serving
 from xetfs.errors import Offline, ProtocolViolation
 from xetfs.net import reach
 from xetfs.net.backend import Unanswered, Unreached
-from xetfs.net.reach import DOUBT_PAUSE_S, FRESH_S, IDLE_PAUSE_MAX_S, PROBE_PAUSE_S, PROBE_TIMEOUT_S, Reach
+from xetfs.net.reach import DOUBT_PAUSE_S, DOUBT_PROBES_MIN, FRESH_S, IDLE_PAUSE_MAX_S, PROBE_PAUSE_S, PROBE_TIMEOUT_S, Reach
 from xetfs.settings import Secret
 from xetfs.telemetry import NET_OUTAGES, NET_REQUESTS, NET_RETRIES, Counters
 
@@ -22,17 +22,19 @@ PATIENCE_S = 1.0
 
 
 class Server:
-    """What a probe finds. silent: packets vanish; there: it can be connected to; strange: what else comes of connecting."""
+    """What a probe finds. silent: packets vanish; there: it can be connected to; strange: what else comes of connecting.
+    trip_s: until a refusal is here."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float = PATIENCE_S) -> None:
         self.there = False
+        self.trip_s = 0.0
         self.silent = False
         self.strange: Exception | None = None
         self.probes: list[float] = []
         self.at_once = 0
         self.at_once_most = 0
         self.counters = Counters()
-        self.reach = Reach("http://hub", self._connect, patience_s=PATIENCE_S, counters=self.counters)
+        self.reach = Reach("http://hub", self._connect, patience_s=patience_s, counters=self.counters)
 
     async def _connect(self, timeout_s: float) -> None:
         self.probes.append(trio.current_time())
@@ -42,7 +44,7 @@ class Server:
             if self.silent:
                 await trio.sleep(timeout_s)
                 raise Unanswered("no answer")
-            await trio.lowlevel.checkpoint()
+            await trio.sleep(self.trip_s)
             if self.strange is not None:
                 raise self.strange
             if not self.there:
@@ -51,7 +53,7 @@ class Server:
             self.at_once -= 1
 
     def fail(self) -> None:
-        self.reach.note_failure(trio.current_time(), "Connection refused")
+        self.reach.note_failure(trio.current_time(), "Connection refused", silent=False)
 
     async def lose(self) -> None:
         self.fail()
@@ -101,6 +103,28 @@ async def test_after_the_patience_all_fail_and_then_at_once(autojump_clock: trio
     assert server.counters[NET_OUTAGES] == 1
 
 
+async def test_one_refusal_on_a_long_line_is_not_enough(autojump_clock: trio.testing.MockClock) -> None:
+    """However short the patience."""
+    server = Server(patience_s=0.06)
+    server.trip_s = 0.15
+    for tries in range(1, DOUBT_PROBES_MIN + 1):
+        server.there = False
+        before = len(server.probes)
+        async with trio.open_nursery() as nursery:
+            server.fail()
+            nursery.start_soon(server.reach.check, "x")
+            while len(server.probes) < before + tries:
+                await trio.sleep(0.01)
+            server.there = True
+    assert server.counters[NET_OUTAGES] == 0
+    server.there = False
+    before = len(server.probes)
+    begun = trio.current_time()
+    await server.lose()
+    assert len(server.probes) - before == DOUBT_PROBES_MIN
+    assert trio.current_time() - begun == pytest.approx(DOUBT_PROBES_MIN * server.trip_s)
+
+
 async def test_its_return_is_noticed_by_one_probe_a_second(autojump_clock: trio.testing.MockClock, server: Server) -> None:
     await server.lose()
     before = len(server.probes)
@@ -145,7 +169,7 @@ async def test_a_connection_that_took_all_its_time_leaves_no_doubt(
 ) -> None:
     began = trio.current_time()
     await trio.sleep(5)
-    server.reach.note_failure(began, "no answer")
+    server.reach.note_failure(began, "no answer", silent=True)
     asked = trio.current_time()
     with pytest.raises(Offline):
         await server.reach.check("x")
@@ -156,7 +180,7 @@ async def test_a_failure_older_than_an_answer_says_nothing(autojump_clock: trio.
     began = trio.current_time()
     await trio.sleep(5)
     server.reach.note_answer()
-    server.reach.note_failure(began, "no answer")
+    server.reach.note_failure(began, "no answer", silent=True)
     assert await server.waited() == 0
     assert server.probes == []
 

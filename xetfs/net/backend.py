@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import select
 import socket
 import ssl
@@ -29,6 +28,8 @@ from typing import Any
 import httpcore
 import trio
 
+from xetfs.net.sockets import connect_any, has_way
+
 RECEIVE_BYTES = 512 * 1024
 """Most bytes received in one turn; measured best between 256 KiB and 1 MiB."""
 RECORD_BYTES = 16 * 1024
@@ -36,8 +37,8 @@ RECORD_BYTES = 16 * 1024
 HEAD_BYTES = 16 * 1024
 """Most bytes received in one turn while headers are awaited: what comes with them of a body is copied more often than the
 rest."""
-ATTEMPT_DELAY_S = 0.25
-"""Head start of one address over the next when a host has several (RFC 8305)."""
+SURE_S = 0.1
+"""How long after bytes have come on a connection nobody asks whether there still is a way to the other side."""
 
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 """Why a connection may not be made that has nothing to do with the other side, nor with the way there."""
@@ -109,6 +110,7 @@ class PlainStream(httpcore.AsyncNetworkStream):
         self._buffers = buffers
         self._closed = False
         self._low_water = 1
+        self._heard_at = trio.current_time()
 
     async def receive_some(self, target: memoryview) -> int:
         """Wait for bytes and put them into `target`; 0 at the end of the stream. No await after the bytes are there."""
@@ -118,9 +120,12 @@ class PlainStream(httpcore.AsyncNetworkStream):
             else:
                 await trio.lowlevel.checkpoint()
             try:
-                return self._sock.recv_into(target)
+                count = self._sock.recv_into(target)
             except (BlockingIOError, InterruptedError):
                 await trio.lowlevel.wait_readable(self._sock)
+            else:
+                self._heard_at = trio.current_time()
+                return count
 
     def wait_for_at_least(self, count: int) -> None:
         """Wake up only when that many bytes have arrived, or the other side has closed: fewer turns for the same bytes."""
@@ -180,9 +185,14 @@ class PlainStream(httpcore.AsyncNetworkStream):
             raise
         return stream
 
+    def _has_way(self) -> bool:
+        """Whether this machine still has the connection's address and a route to the other side; a connection says nothing of it
+        by itself, and is silent until it is given up."""
+        return trio.current_time() - self._heard_at < SURE_S or has_way(self._sock.getsockname(), self._sock.getpeername())
+
     def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":
-            return self._closed or bool(_poll_readable(self._sock))
+        if info == "is_readable":  # which httpcore asks before it uses an idle connection, and closes it if so
+            return self._closed or _poll_readable(self._sock) or not self._has_way()
         if info == "socket":
             return self._sock
         if info == "client_addr":
@@ -310,7 +320,7 @@ class Backend(httpcore.AsyncNetworkBackend):
             with _bounded(timeout, httpcore.ConnectTimeout):
                 found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
                 self._check_addresses(host, port, [str(entry[4][0]) for entry in found])
-                sock = await _connect_any(found)
+                sock = await connect_any(found)
         except OSError as exc:
             error = httpcore.ConnectError if exc.errno in _OURS else Unreached
             raise error(f"{exc.strerror or exc}") from exc
@@ -331,65 +341,3 @@ def _poll_readable(sock: socket.socket) -> bool:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))
-
-
-async def _connect_any(found: Sequence[tuple[Any, Any, int, str, Any]]) -> socket.socket:
-    """Connect to the first address that answers, trying the next whenever one fails or takes long. Raises OSError."""
-    winner: list[socket.socket] = []
-    failures: list[OSError] = []
-    ordered = _alternate_families(found) if found else []
-
-    async def attempt(entry: tuple[Any, Any, int, str, Any], failed: trio.Event) -> None:
-        try:
-            winner.append(await _connect_one(entry))
-        except OSError as exc:
-            failures.append(exc)
-            failed.set()
-        else:
-            nursery.cancel_scope.cancel()
-
-    taken: socket.socket | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            for entry in ordered:
-                failed = trio.Event()
-                nursery.start_soon(attempt, entry, failed)
-                with trio.move_on_after(ATTEMPT_DELAY_S):
-                    await failed.wait()
-        taken = winner[0] if winner else None
-    finally:
-        for sock in winner:
-            if sock is not taken:
-                sock.close()
-    if taken is None:
-        raise failures[0] if failures else OSError("no address")
-    return taken
-
-
-async def _connect_one(entry: tuple[Any, Any, int, str, Any]) -> socket.socket:
-    family, kind, protocol, _, address = entry
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await trio.lowlevel.checkpoint()
-        try:
-            sock.connect(address)
-        except BlockingIOError:
-            await trio.lowlevel.wait_writable(sock)
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise OSError(code, os.strerror(code))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _alternate_families(found: Sequence[tuple[Any, Any, int, str, Any]]) -> list[tuple[Any, Any, int, str, Any]]:
-    """At most six addresses, the families in turns, so that one broken family costs one head start and not the whole time."""
-    first = [entry for entry in found if entry[0] == found[0][0]]
-    other = [entry for entry in found if entry[0] != found[0][0]]
-    mixed = [entry for pair in zip(first, other, strict=False) for entry in pair]
-    rest = first[len(other) :] or other[len(first) :]
-    return (mixed + rest)[:6]

@@ -210,7 +210,7 @@ class HttpClient:
             if isinstance(exc, httpx.ReadTimeout | httpx.WriteTimeout | httpx.PoolTimeout):
                 await turn.renew(patience_s)
             if isinstance(exc.__cause__, Unreached | Unanswered):
-                turn.pool.reach.note_failure(start, str(exc))
+                turn.pool.reach.note_failure(start, str(exc), silent=isinstance(exc.__cause__, Unanswered))
             error = error_of_exception(exc, what)
         # Raised here, without the foreign exception behind it: that one refers to the request, and so to its headers.
         log.debug("%s %s failed: %s", request.method, split_url(str(request.url), what).shown, error.message)

@@ -2,10 +2,10 @@
 
 Without this each request of a machine that has lost its network would find out for itself, with all its attempts and pauses. One
 connection that cannot be made raises a *doubt*. While it lasts, a probe tries again and again to connect, and requests wait for
-what it finds: a server or a proxy that is started anew, or a cable that is plugged in again, costs them a moment and no error. If
-nothing has come of it for the patience that the settings give, the server is *out of reach*: requests fail with Offline, at once,
-and the probe goes on, less often, until it succeeds. Nobody but the probe tries to connect meanwhile, one at a time, so that no
-reader is the one who waits for a connection that is not answered.
+what it finds: one connection that was refused costs them a moment and no error. If some probes have failed and nothing has come
+of it for the patience that the settings give, the server is *out of reach*: requests fail with Offline, at once, and the probe
+goes on, less often, until it succeeds. Nobody but the probe tries to connect meanwhile, one at a time, so that no reader is the
+one who waits for a connection that is not answered.
 
 What counts is that no connection can be made: refused, no route, no name, no answer. What a server does with a connection, be it
 silence, nonsense or a certificate that is not its own, says that somebody is there.
@@ -29,8 +29,10 @@ from xetfs.telemetry import NET_OUTAGES, Counters
 
 log = logging.getLogger(__name__)
 
-DOUBT_PAUSE_S: Final = 0.1
+DOUBT_PAUSE_S: Final = 0.02
 """Between two probes while requests wait for what they find."""
+DOUBT_PROBES_MIN: Final = 2
+"""Probes that must fail before a server is out of reach, however long they take: on a long line a refusal takes a round trip."""
 PROBE_PAUSE_S: Final = 1.0
 """Between two probes of a server that is out of reach: what its return may go unnoticed."""
 IDLE_PAUSE_MAX_S: Final = 30.0
@@ -59,7 +61,7 @@ class Reach:
         self._decided = trio.Event()  # about the last doubt
         self._scope = trio.CancelScope()  # of the task that probes
         self._probed = trio.Event()  # by the next probe to end
-        self._probed_at = -math.inf
+        self._probed_at = -math.inf  # when it was last found not to be reached
         self._wanted = trio.Event()  # by somebody, since the last probe
 
     async def check(self, what: str) -> None:
@@ -74,14 +76,17 @@ class Reach:
         if self._state == "lost":
             raise Offline(f"{what}: {self._server} cannot be reached: {self._reason}", hint="check network, proxy and endpoint")
 
-    def note_failure(self, began: float, reason: str) -> None:
-        """A connection, `began` then, could not be made. It says nothing if the server was heard from in the meantime."""
+    def note_failure(self, began: float, reason: str, *, silent: bool) -> None:
+        """A connection, `began` then, could not be made. It says nothing if the server was heard from in the meantime. silent:
+        there was no answer in all the time that it was given, which says enough."""
         if self._state == "reached" and began >= self._heard_at:
             self._state = "doubted"
             self._reason = reason
             self._decided = trio.Event()
             self._scope = trio.CancelScope()
-            trio.lowlevel.spawn_system_task(self._watch, self._scope, began + self._patience_s)
+            now = self._probed_at = trio.current_time()
+            doubted_until = now if silent else now + self._patience_s
+            trio.lowlevel.spawn_system_task(self._watch, self._scope, doubted_until)
 
     def note_answer(self) -> None:
         """The server has answered a request."""
@@ -108,18 +113,20 @@ class Reach:
     async def _watch(self, scope: trio.CancelScope, doubted_until: float) -> None:
         """Probe until the server is reached, or this is cancelled."""
         with scope:
-            with trio.move_on_at(doubted_until) as doubt:
-                await self._probe_often()
-            if doubt.cancelled_caught:
+            if trio.current_time() >= doubted_until or not await self._probe_often(doubted_until):
                 self._settle("lost")
                 await self._probe_now_and_then()
             self._settle("reached")
 
-    async def _probe_often(self) -> None:
-        while True:
+    async def _probe_often(self, until: float) -> bool:
+        """Whether the server is reached until then, or by the probes that must be made."""
+        failed = 0
+        while failed < DOUBT_PROBES_MIN or trio.current_time() < until:
             if await self._probe():
-                return
-            await trio.sleep(DOUBT_PAUSE_S)
+                return True
+            failed += 1
+            await trio.sleep_until(min(trio.current_time() + DOUBT_PAUSE_S, until))
+        return False
 
     async def _probe_now_and_then(self) -> None:
         pause_s = PROBE_PAUSE_S
