@@ -1,7 +1,7 @@
 """`python fake_engine.py WHAT ARGUMENTS…`: the `xetfs` command over an engine without a Hub.
 
-WHAT: `works`; the name of an error of ours or of Python that opening the repo raises; `hangs`; `dies`; `leaks`, which logs and
-raises secrets.
+WHAT: `works`; the name of an error of ours or of Python that opening the repo raises; `hangs`; `interrupted`, which hangs and is
+interrupted in the moment in which it goes into the background; `dies`; `leaks`, which logs and raises secrets.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import builtins
 import logging
 import os
+import signal
 import sys
 import types
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from command import TOKEN
 
@@ -22,6 +24,8 @@ from xetfs.cli.main import main
 
 
 def install(what: str) -> None:
+    if what == "interrupted":
+        os.register_at_fork(after_in_parent=partial(signal.raise_signal, signal.SIGINT))
     module = types.ModuleType("xetfs.repo")
 
     class Engine:
@@ -36,7 +40,7 @@ def install(what: str) -> None:
 
             if what == "works":
                 return FakeRepoView({"config.json": b"{}", "deep/data.bin": b"x" * 100_000})
-            if what == "hangs":
+            if what in ("hangs", "interrupted"):
                 await trio.sleep_forever()
             if what == "dies":
                 os._exit(3)

@@ -156,6 +156,13 @@ def test_interrupting_the_wait_ends_the_daemon_too(command: Command, mountpoint:
     assert outside.mount_at(mountpoint) is None
 
 
+def test_an_interruption_in_the_moment_of_the_fork_is_not_lost(command: Command, mountpoint: Path) -> None:
+    """Where Python only prints what a hook raises."""
+    code, _, complaints = command.run("mount", "owner/repo", mountpoint, engine="interrupted")
+    assert (code, complaints) == (Exit.INTERRUPTED, "")
+    assert command.daemons() == []
+
+
 # The directory
 
 

@@ -14,7 +14,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
@@ -56,12 +56,15 @@ def run_in_background(serve: Callable[[Ready], None], *, log: Path, wait_s: floa
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    # An interruption waits until it is certain to end the child too: in the hooks of a fork, Python would only print it.
+    signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _run_child(serve, writer, log)
+        _run_child(serve, writer, log, signals)
     os.close(writer)
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
         report = _read_report(reader, wait_s)
     except BaseException:
         _end(child)
@@ -113,12 +116,14 @@ def _end(child: int) -> None:
     os.waitpid(child, 0)
 
 
-def _run_child(serve: Callable[[Ready], None], writer: int, log: Path) -> NoReturn:
+def _run_child(serve: Callable[[Ready], None], writer: int, log: Path, signals: Iterable[int]) -> NoReturn:
+    """signals: those to block."""
     code: int = Exit.BUG
     listened_to = True
     try:
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
         _leave_terminal(writer, log)
 
         def ready(started: Started) -> None:
