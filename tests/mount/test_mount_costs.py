@@ -23,7 +23,7 @@ MEMORY_MAX = 350 * MIB
 MEMORY_OF_A_LISTING_MAX = 200 * MIB
 PLACES = (0, 12_345_678, GIB // 2 + 7, GIB - 4096)
 MANY = 100_000
-CPU_OF_A_LISTING_MAX_S = 8.0
+CPU_OF_A_LISTING_MAX_S = 5.0
 """What the daemon may take for a first listing: it takes 1.5 s on a machine that does nothing else."""
 
 
