@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small_hub
@@ -48,3 +50,11 @@ def run_xetfs(endpoint: str, home: Path) -> RunXetfs:
         return subprocess.run(command, env={**clean, **env}, capture_output=True, text=True, timeout=60, check=False, cwd=home)
 
     return run
+
+
+def status(run_xetfs: RunXetfs, path: Path) -> dict[str, Any]:
+    """What `xetfs status` says of one mount."""
+    done = run_xetfs("status", "--json", path)
+    assert done.returncode == 0, done.stderr
+    [document] = json.loads(done.stdout)["mounts"]
+    return document

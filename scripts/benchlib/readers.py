@@ -103,6 +103,16 @@ def scattered(watch: Watch, path: str, length: int, places: int, passes: int, se
     return {"bytes": total, "count": places * passes}
 
 
+def _run_side_by_side(watch: Watch, threads: int, work: Callable[[int], None]) -> None:
+    """Call `work` with the number of each of so many threads."""
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    with watch.running():
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+
 def together(watch: Watch, paths: list[str], threads: int, block: int) -> dict[str, float]:
     """Files from end to end, so many at the same time."""
     left = iter(paths)
@@ -112,12 +122,7 @@ def together(watch: Watch, paths: list[str], threads: int, block: int) -> dict[s
         for path in left:
             given[number] += int(sequential(Watch(), path, block)["bytes"])
 
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
-    with watch.running():
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+    _run_side_by_side(watch, threads, work)
     return {"bytes": sum(given)}
 
 
@@ -143,12 +148,7 @@ def threads(watch: Watch, path: str, length: int, count: int, threads: int, seed
         for place in places[number::threads]:
             given[number] += len(os.pread(file, length, place))
 
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
-    with watch.running():
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+    _run_side_by_side(watch, threads, work)
     os.close(file)
     return {"bytes": sum(given), "count": count}
 

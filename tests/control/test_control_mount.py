@@ -8,11 +8,10 @@ import select
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import small_hub
-from small_user import TOKEN, RunXetfs
+from small_user import TOKEN, RunXetfs, status
 
 from xetfs.cli.exits import Exit
 
@@ -30,13 +29,6 @@ def mounted(run_xetfs: RunXetfs, mountpoint: Path) -> Iterator[Path]:
     assert done.returncode == 0, done.stderr
     yield mountpoint
     run_xetfs("umount", mountpoint)
-
-
-def status(run_xetfs: RunXetfs, path: Path) -> dict[str, Any]:
-    done = run_xetfs("status", "--json", path)
-    assert done.returncode == 0, done.stderr
-    [document] = json.loads(done.stdout)["mounts"]
-    return document
 
 
 def verified(path: Path) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small_hub
-from small_user import RunXetfs
+from small_user import RunXetfs, status
 
 from xetfs.cli.exits import Exit
 
@@ -22,13 +21,6 @@ def mountpoint(home: Path, run_xetfs: RunXetfs) -> Iterator[Path]:
     path.mkdir()
     yield path
     run_xetfs("umount", path)
-
-
-def status(run_xetfs: RunXetfs, path: Path) -> dict[str, Any]:
-    done = run_xetfs("status", "--json", path)
-    assert done.returncode == 0, done.stderr
-    [document] = json.loads(done.stdout)["mounts"]
-    return document
 
 
 def ended(run_xetfs: RunXetfs, path: Path) -> dict[str, Any]:

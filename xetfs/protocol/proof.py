@@ -176,7 +176,7 @@ def build_range_proof(leaves: Sequence[tuple[MerkleHash, int]], asked: Sequence[
     starts = [0]
     for _, length in leaves:
         starts.append(starts[-1] + length)
-    windows = _windows(starts, asked)
+    windows = proof_windows(starts, asked)
     gaps = []
     edges = [0, *(edge for window in windows for edge in window), len(leaves)]
     for start, end in zip(edges[::2], edges[1::2], strict=True):
@@ -191,11 +191,11 @@ def build_range_proof(leaves: Sequence[tuple[MerkleHash, int]], asked: Sequence[
     }
 
 
-def _windows(starts: Sequence[int], asked: Sequence[ByteRange]) -> list[tuple[int, int]]:
+def proof_windows(starts: Sequence[int], asked: Sequence[ByteRange]) -> list[tuple[int, int]]:
     """Chunk ranges [start, end) of the windows. starts: where each chunk begins, and at last the size of the file.
 
     A window goes on after its byte range until two chunks in a row were cut by their content: where a writer that changes the
-    range would cut again as before.
+    range would cut again as before. Raises ValueError if no byte of the file was asked for.
     """
     count = len(starts) - 1
     windows: list[tuple[int, int]] = []

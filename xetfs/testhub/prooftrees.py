@@ -10,16 +10,16 @@ Source: Xet spec, "File chunk hashes"; xet-core, merklehash, aggregated hashes o
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
 from xetfs.protocol.hashes import HASH_BYTES, MerkleHash, group_end, is_cut, node_hash
+from xetfs.protocol.proof import proof_windows
 from xetfs.protocol.ranges import ByteRange
 
-_STABLE_BYTES = range(16 * 1024, 120 * 1024)  # lengths of chunks that were cut by their content
 _GAPS = range(3, 8)  # distances between three cuts after which grouping no longer depends on what came before
 _GROUP_MAX = 9
 
@@ -79,7 +79,7 @@ class ProofTree:
 
     def prove(self, asked: Sequence[ByteRange]) -> dict[str, Any]:
         """The answer about byte ranges of the file, ready for JSON. Raises ValueError if no byte of it was asked for."""
-        windows = self._windows(asked)
+        windows = proof_windows(self._starts, asked)
         edges = [0, *(edge for window in windows for edge in window), len(self)]
         gaps = [self._gap(start, end) if start < end else None for start, end in zip(edges[::2], edges[1::2], strict=True)]
         return {
@@ -89,25 +89,6 @@ class ProofTree:
             "hashRanges": gaps,
             "gapVerification": [],
         }
-
-    def _windows(self, asked: Sequence[ByteRange]) -> list[tuple[int, int]]:
-        """Chunk ranges: each goes on after its byte range until two chunks in a row were cut by their content."""
-        starts, windows = self._starts, list[tuple[int, int]]()
-        for span in sorted(span.clip(starts[-1]) for span in asked):
-            if not len(span):
-                continue
-            first, end = bisect_right(starts, span.start) - 1, bisect_left(starts, span.end)
-            stable = 0
-            while end < len(self) and stable < 2:
-                stable = stable + 1 if starts[end + 1] - starts[end] in _STABLE_BYTES else 0
-                end += 1
-            if windows and first <= windows[-1][1]:
-                windows[-1] = (windows[-1][0], max(end, windows[-1][1]))
-            else:
-                windows.append((first, end))
-        if not windows:
-            raise ValueError("no byte of the file was asked for")
-        return windows
 
     def _gap(self, start: int, end: int) -> dict[str, Any]:
         """The summary of chunks [start, end)."""
