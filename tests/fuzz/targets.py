@@ -23,6 +23,7 @@ from xetfs.errors import CorruptData, ProtocolViolation
 from xetfs.protocol.codec import Scheme
 from xetfs.protocol.footer import XorbInfo, encode_footer, parse_footer
 from xetfs.protocol.formats import probe
+from xetfs.protocol.formats.shards import shards_of
 from xetfs.protocol.hashes import ZERO_HASH, chunk_hash, file_id, xorb_hash
 from xetfs.protocol.multipart import MultipartParser, parse_boundary, parse_content_range
 from xetfs.protocol.names import RepoId
@@ -359,6 +360,20 @@ def _layouts() -> Iterator[bytes]:
     yield b"\3" + file.getvalue()
 
 
+def _read_index(data: bytes) -> bool:
+    names = shards_of(data)
+    assert sum(map(len, names)) <= len(data)
+    assert len(set(names)) == len(names)
+    assert all(name and "/" not in name for name in names)
+    return bool(names)
+
+
+def _indexes() -> Iterator[bytes]:
+    places = {"a.weight": "model-1.safetensors", "b.weight": "model-2.safetensors", "c.weight": "model-1.safetensors"}
+    yield json.dumps({"metadata": {"total_size": 99}, "weight_map": places}).encode()
+    yield json.dumps({"weight_map": {"a": "../x", "b": 1, "c": None, "d": "", "e": "ü"}}).encode()
+
+
 TARGETS: Final[dict[str, Target]] = {
     "reconstruction": Target(_read_reconstruction, _reconstructions),
     "proof": Target(_read_proof, _proofs),
@@ -369,5 +384,6 @@ TARGETS: Final[dict[str, Target]] = {
     "tree": Target(_read_tree, _trees),
     "filemap": Target(_read_map, _maps),
     "formats": Target(_read_layout, _layouts),
+    "index": Target(_read_index, _indexes),
     "blockfile": Target(_read_block_file, _block_files, 16384),
 }
