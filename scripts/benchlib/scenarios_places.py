@@ -21,7 +21,7 @@ from benchlib.scenarios import XETFS, Pass, Samples, Scenario
 from benchlib.scenarios_stream import size_text
 
 PAGE: Final = 4096
-PLACES: Final = 12
+PLACES: Final = 32
 RTT: Final = 0.040
 RANGES: Final = "HfFileSystem"
 NO_PROOF: Final = "xetfs, no proofs offered"

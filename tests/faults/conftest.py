@@ -5,6 +5,7 @@ import trio
 from loopback import Names
 from new_servers import nothing_known_of_servers
 
+from xetfs.cas.client import CasClient
 from xetfs.net import reach, retry
 from xetfs.reader import windows, xet_source
 
@@ -22,14 +23,14 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_planned_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is asked side by side, or when a file is opened, fails in any order, and then it is chance how many requests are
-    made."""
+    """What is asked side by side, or before anybody waits for it, fails in any order, and then it is chance how many requests
+    are made."""
 
-    async def prepare(source: xet_source.XetSource) -> None:
+    async def prepare(client: CasClient) -> None:
         await trio.lowlevel.checkpoint()
 
     monkeypatch.setattr(xet_source, "RESERVE_BYTES", 0)
-    monkeypatch.setattr(xet_source.XetSource, "prepare", prepare)
+    monkeypatch.setattr(CasClient, "prepare", prepare)
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ async def list_directory(http: HttpClient, url: str) -> None:
         return [None] * len(keys)
 
     shelf: Any = SimpleNamespace(records=records)
-    await Lister(HubClient(http, http.settings), shelf, url, REPO, COMMIT).list("")
+    await Lister(HubClient(http, http.settings), shelf, url, REPO, COMMIT, on_new=lambda: None).list("")
 
 
 async def ask_token(http: HttpClient, url: str) -> None:

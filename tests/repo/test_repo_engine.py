@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from xetfs.errors import (
     AccessDenied,
@@ -122,6 +123,30 @@ async def test_a_second_engine_asks_only_what_the_revision_is(hub: TestHub, engi
         with pytest.raises(Offline):
             await opened.open_repo(RepoRef.parse("acme/other"))
     assert hub.requests() == []
+
+
+def tokens_asked(hub: TestHub) -> int:
+    return sum("/xet-read-token/" in record.path for record in hub.requests())
+
+
+async def test_the_token_for_the_cas_comes_with_the_first_listing(hub: TestHub, engine: OpenEngine) -> None:
+    """So that the first read need not wait for it; a repo that was listed before may have all its content in the cache."""
+    make_repo(hub)
+    async with engine() as opened:
+        view = await opened.open_repo(RepoRef.parse("acme/demo"))
+        assert tokens_asked(hub) == 0, "nothing in the root is in Xet"
+        nodes = await walk(view, view.root)
+        with trio.fail_after(5):
+            while not tokens_asked(hub):
+                await trio.sleep(0.01)
+        await read(view, nodes["data/deep/er/model.bin"])
+        assert tokens_asked(hub) == 1
+    hub.log.reset()
+    async with engine() as opened:
+        view = await opened.open_repo(RepoRef.parse("acme/demo"))
+        nodes = await walk(view, view.root)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert tokens_asked(hub) == 0
 
 
 async def test_the_hub_unreachable_means_the_last_known_commit(

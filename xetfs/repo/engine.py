@@ -90,8 +90,15 @@ class Engine:
         credentials and the bytes; EntryNotFound or NotADirectory if there is no such subfolder.
         """
         info = await self._revisions.resolve(ref)
-        lister = Lister(self._hub, self.shelf, self.settings.endpoint, info.repo, info.commit)
         cas = CasClient(self._http, partial(self._hub.xet_token, info.repo, info.commit))
+        lister = Lister(
+            self._hub,
+            self.shelf,
+            self.settings.endpoint,
+            info.repo,
+            info.commit,
+            on_new=partial(self._nursery.start_soon, cas.prepare),  # the first read need not wait for a token
+        )
         view = RepoView(
             ref,
             info,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import aclosing
 from itertools import chain
 
@@ -28,8 +28,12 @@ TREE_RECORD = "tree"
 class Lister:
     """Lists the directories of one repo at one commit."""
 
-    def __init__(self, hub: HubClient, shelf: Shelf, endpoint: str, repo: RepoId, commit: CommitId) -> None:
+    def __init__(
+        self, hub: HubClient, shelf: Shelf, endpoint: str, repo: RepoId, commit: CommitId, *, on_new: Callable[[], None]
+    ) -> None:
+        """on_new: called when a listing that had to be asked for has files in Xet, of which nothing can have been read yet."""
         self._hub = hub
+        self._on_new = on_new
         self._shelf = shelf
         self._repo = repo
         self._commit = commit
@@ -52,8 +56,11 @@ class Lister:
             async for page in asked:
                 pages.append(page.entries)
                 kept.append(zlib.compress(page.body, 1))  # a tenth of the memory while the others come
+        entries = self._choose(pages, path)
+        if any(entry.file_id is not None for entry in entries):
+            self._on_new()
         await self._shelf.put_record(TREE_RECORD, key, _join(kept))
-        return self._choose(pages, path)
+        return entries
 
     def _choose(self, pages: Iterable[Iterable[TreeEntry]], path: str) -> tuple[TreeEntry, ...]:
         """The entries that can be served."""
