@@ -24,6 +24,7 @@ from xetfs.errors import (
 )
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
+from xetfs.reader.shelf import Shelf
 from xetfs.repo import Engine, Node, RepoView, open_engine
 from xetfs.repo import engine as engine_module
 from xetfs.settings import Secret, Settings
@@ -286,6 +287,26 @@ async def test_memory_is_given_back_when_nobody_reads(hub: TestHub, engine: Open
             while opened.shelf.budget.held:
                 await trio.sleep(0.01)
         assert await read(view, node) == content
+
+
+async def test_closing_does_not_wait_for_a_store_that_takes_no_record(
+    hub: TestHub, engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which is what many others that write to the same cache come to, each for a moment."""
+    make_repo(hub)
+    monkeypatch.setattr(engine_module, "FLUSH_TIMEOUT_S", 0.1)
+    with trio.fail_after(10):
+        async with engine() as opened:
+            view = await opened.open_repo(RepoRef.parse("acme/demo"))
+            node = (await walk(view, view.root))["data/deep/er/model.bin"]
+            monkeypatch.setattr(Shelf, "put_record", lambda *_: trio.sleep_forever())
+            await read(view, node)
+    assert "closed before the store had taken what was learnt" in caplog.text
+    monkeypatch.undo()
+    async with engine() as opened:
+        view = await opened.open_repo(RepoRef.parse("acme/demo"))
+        node = (await walk(view, view.root))["data/deep/er/model.bin"]
+        assert len(await read(view, node)) == node.size
 
 
 async def test_a_failure_of_housekeeping_costs_a_turn_and_not_the_engine(

@@ -46,6 +46,9 @@ READERS_KEPT_MAX: Final = 256
 """Closed readers that are kept, with what they know of their files, for the next opening."""
 HOUSEKEEPING_INTERVAL_S: Final = 1.0
 """How often what was learnt about files is given to the store; a crash loses no more than that, and only time."""
+FLUSH_TIMEOUT_S: Final = 10.0
+"""Longest that closing waits for what was learnt about files to be written: others may be writing to the same cache, and what is
+not written is learnt again one day."""
 IDLE_TURNS: Final = 10
 """Turns of housekeeping without a read after which what is in memory, and on disk too, is dropped."""
 
@@ -222,7 +225,10 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
                 yield engine
             finally:
                 with trio.CancelScope(shield=True):
-                    await engine.flush()
+                    with trio.move_on_after(FLUSH_TIMEOUT_S) as flushing:
+                        await engine.flush()
+                    if flushing.cancelled_caught:
+                        log.warning("closed before the store had taken what was learnt of files")
                     await shelf.drain()
                 nursery.cancel_scope.cancel()
     finally:
