@@ -53,7 +53,7 @@ def cache_curves(samples: Samples) -> Sequence[Curve]:
         curve("miss", "a block that is not there; CPU", "µs", points=points(seen("miss_s", 1e6))),
         curve("put with eviction", "a small block into a full store; CPU", "µs", points=points(seen("put_s", 1e6))),
         curve("opening", "what a mount waits for; CPU", "ms", points=points(seen("open_s", 1e3))),
-        curve("upkeep, per 1,000 blocks", "in the background, at opening and once an hour: strays are looked for; CPU", "ms",
+        curve("upkeep, per 1,000 blocks", "in the background, once an hour: strays are looked for; CPU", "ms",
               points=per_thousand),
         curve("memory", "of a process that has only the store open", "MiB", points=points(seen("resident_bytes", 1 / MIB))),
     ]  # fmt: skip

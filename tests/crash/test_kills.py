@@ -98,7 +98,7 @@ def check_no_strays(cache: Path) -> None:
     finally:
         store.close()
     others = {path.name for path in cache.iterdir() if not path.is_dir()}
-    assert others <= {"cache.db", "cache.db-wal", "cache.db-shm", "lock"}
+    assert others <= {"cache.db", "cache.db-wal", "cache.db-shm", "lock", "swept"}
     assert len(block_files(cache)) > 10
 
 

@@ -8,6 +8,7 @@ import random
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from store_samples import make_block, xorb_named
 from xetfs import telemetry
 from xetfs.errors import CorruptData
 from xetfs.protocol.ranges import ChunkRange
+from xetfs.store.backing import FIRST_SWEEP_S
 from xetfs.store.disk import DiskStore
 from xetfs.store.index import block_key, record_key
+from xetfs.store.rawdisk import VALUE_NAME
+from xetfs.store.sweep import SWEEP_INTERVAL_S, SWEPT
 from xetfs.telemetry import Counters
 
 OpenStore = Callable[..., DiskStore]
@@ -325,6 +329,39 @@ def test_the_files_of_an_index_that_was_set_aside_are_swept(cache: Path, open_st
     assert store.sweep(age_s=-10) == old == len(BLOCKS) + 1
     assert len(value_files(cache)) == 1
     assert read_all(store) == (1, 0)
+
+
+def test_of_many_that_open_a_cache_one_sweeps_within_an_hour(cache: Path, open_store: OpenStore) -> None:
+    def stray() -> Path:
+        folder = next(cache.glob("??"))
+        left = folder / f"{'0' * 30}.val"
+        left.write_bytes(b"of a process that was killed")
+        assert VALUE_NAME.fullmatch(f"{folder.name}/{left.name}")
+        os.utime(left, (1, 1))
+        return left
+
+    def swept() -> bool:
+        """Whether a process that opens the cache and stays for a while sweeps it."""
+        left = stray()
+        now = 0.0
+        store = open_store(clock=lambda: now)
+        store.maintain()
+        assert left.exists(), "at first it has better things to do"
+        now = FIRST_SWEEP_S
+        store.maintain()
+        store.close()
+        return not left.exists()
+
+    assert swept()
+    assert not swept()
+    hour_ago = time.time() - SWEEP_INTERVAL_S
+    os.utime(cache / SWEPT, (hour_ago, hour_ago))
+    assert swept()
+    os.utime(cache / SWEPT, (2 * time.time(), 2 * time.time()))
+    assert swept(), "a clock that was wrong once must not end it for ever"
+    assert not swept()
+    (cache / "cache.db").write_bytes(b"garbage" * 1000)
+    assert swept(), "an index that was set aside leaves all its files behind"
 
 
 def test_a_sweep_puts_wrong_sums_right(cache: Path, open_store: OpenStore) -> None:

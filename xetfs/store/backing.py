@@ -28,12 +28,13 @@ from xetfs.store.health import Health
 from xetfs.store.index import INDEX_FAILURES, Index, Row, block_key, is_busy, is_damage, is_full, parse_block_key, xorb_of_key
 from xetfs.store.opening import open_index
 from xetfs.store.space import free_for_store
-from xetfs.store.sweep import STRAY_AGE_S, remove_strays
+from xetfs.store.sweep import STRAY_AGE_S, SWEEP_INTERVAL_S, is_swept, note_swept, remove_strays
 from xetfs.telemetry import Counters
 
 log = logging.getLogger(__name__)
 
-SWEEP_INTERVAL_S: Final = 3600.0
+FIRST_SWEEP_S: Final = 10.0
+"""How long after a store was opened it may be swept: at first whoever opened it has better things to do."""
 _BANNED_MAX: Final = 4096
 _INDEX_GROWTH_BYTES: Final = 32 * KIB
 """What a new row may add to the database at once: a page in the table and in each of its indexes, and their parents."""
@@ -65,7 +66,7 @@ class Backing:
         self._counters = counters
         self._clock = clock
         self._changing = threading.Lock()
-        self._sweep_at = clock()
+        self._sweep_at = clock() + FIRST_SWEEP_S
         prepare_directory(directory)
         try:
             self.current_index()
@@ -221,7 +222,8 @@ class Backing:
         self.change(self._maintain_index)
         if self.health.state == "ok" and self._clock() >= self._sweep_at:
             self._sweep_at = self._clock() + SWEEP_INTERVAL_S
-            self.sweep()
+            if not is_swept(self.directory):
+                self.sweep()
 
     def _maintain_index(self, index: Index) -> bool:
         self.tell_uses(index)
@@ -241,6 +243,8 @@ class Backing:
         try:
             removed = remove_strays(index.values, index.file_names(), age_s=age_s, stopped=self.closing.is_set)
             index.recount()
+            if not self.closing.is_set():
+                note_swept(self.directory)
         except STORE_FAILURES as exc:
             self.failed(exc, index)
             return 0

@@ -12,6 +12,7 @@ from typing import Final
 
 from xetfs.store.directory import directory_lock
 from xetfs.store.index import DATABASE, INDEX_FAILURES, Index, UnusableIndex, is_damage
+from xetfs.store.sweep import forget_swept
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ def _check_files(directory: Path) -> None:
 
 def _set_aside(directory: Path, reason: str) -> None:
     log.warning("the store's index cannot be used and was set aside, beginning a new one directory=%s: %s", directory, reason)
+    forget_swept(directory)
     for suffix in ("", *_COMPANIONS):
         path = directory / f"{DATABASE}{suffix}"
         aside = directory / f"{DATABASE}{_ASIDE}{suffix}"

@@ -3,6 +3,9 @@
 They are left by a process that was killed between writing a file and making its row, and by an index that was set aside. They
 count against no budget until they are gone. Files younger than the limit are left alone: another process may be about to make
 their rows. Takes the names in the index as 64 of their random bits each, 4 MB for 500,000 files.
+
+When the last sweep ended is the time of an empty file beside the index, so that of many processes that use a cache, or open it
+for a moment, one sweeps now and then.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +23,33 @@ from xetfs.store.rawdisk import VALUE_NAME, RawDisk
 
 STRAY_AGE_S: Final = 600.0
 """A file's row follows its last byte within moments; ten minutes allow for a machine that was asleep in between."""
+SWEEP_INTERVAL_S: Final = 3600.0
+SWEPT: Final = "swept"
+
+
+def is_swept(directory: Path) -> bool:
+    """Whether somebody is known to have swept this cache within the interval."""
+    try:
+        age_s = time.time() - (directory / SWEPT).lstat().st_mtime
+    except OSError:
+        return False
+    return 0 <= age_s < SWEEP_INTERVAL_S
+
+
+def note_swept(directory: Path) -> None:
+    """If it cannot be noted, the next one sweeps again."""
+    with suppress(OSError):
+        fd = os.open(directory / SWEPT, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.utime(fd)
+        finally:
+            os.close(fd)
+
+
+def forget_swept(directory: Path) -> None:
+    """There are strays now."""
+    with suppress(OSError):
+        (directory / SWEPT).unlink()
 
 
 def remove_strays(disk: RawDisk, named: Iterable[str], *, age_s: float, stopped: Callable[[], bool]) -> int:
