@@ -79,6 +79,76 @@ def test_copying_a_unit_through_a_mapping_wants_that_and_nothing_beside_it() -> 
         assert reached(wants) <= unit.end
 
 
+def read_back(prefetcher: Prefetcher, start: int, end: int) -> list[Want]:
+    """As a copy that goes from the last page to the first makes the kernel read: half of its read-ahead lies below each page."""
+    wants = [prefetcher.observe(ByteRange(end // PAGE * PAGE - 256 * KIB, end // PAGE * PAGE + 256 * KIB))]
+    at = wants[0].demand.start
+    while at > start:
+        wants.append(prefetcher.observe(ByteRange(max(at - 260 * KIB, start), at)))
+        at = wants[-1].demand.start
+    return wants
+
+
+def test_copying_a_unit_backward_loads_it_downward() -> None:
+    """After a few requests, the more the more was read; nothing below its beginning."""
+    prefetcher, layout = make_prefetcher([10 * MIB, 64 * MIB, 10 * MIB])
+    prefetcher.observe(ByteRange(0, 512 * KIB))
+    unit = layout.units[1]
+    wants = read_back(prefetcher, unit.start, unit.end)
+    assert [want.down_to for want in wants[:3]] == [-1, -1, -1]
+    said = [(want.demand.start, want.down_to) for want in wants if want.down_to >= 0]
+    assert 3 <= len(said) <= 20
+    assert said[0][0] - said[0][1] == 8 * 260 * KIB
+    assert [down_to for _, down_to in said] == sorted((down_to for _, down_to in said), reverse=True)
+    assert said[-1][1] == unit.start
+    assert all(want.ahead_until <= layout.units[2].end for want in wants)
+
+
+def test_copying_unit_after_unit_backward_loads_each_whole_and_those_that_follow() -> None:
+    """However many there are: the first page of each is in the page cache with the last one of the unit before it."""
+    prefetcher, layout = make_prefetcher([64 * MIB, *[1000 + 4 * MIB] * 40])
+    prefetcher.observe(ByteRange(0, 512 * KIB))
+    read_back(prefetcher, layout.units[0].start, layout.units[0].end)
+    loaded = layout.units[0].end
+    for unit in layout.units[1:]:
+        first, *others = read_back(prefetcher, unit.start, unit.end)
+        assert first.down_to == unit.start
+        assert first.ahead_until == 0 or first.ahead_until >= min(loaded + 8 * MIB, layout.units[-1].end)
+        assert all(want.ahead_until == 0 for want in others)
+        loaded = max(loaded, first.ahead_until)
+        assert loaded >= min(unit.end + 80 * MIB, layout.units[-1].end)
+
+
+def test_copying_some_units_backward_wants_those_alone() -> None:
+    prefetcher, layout = make_prefetcher([1000 + 6 * MIB] * 60)
+    first, *others = layout.units[2::4]
+    read_back(prefetcher, first.start, first.end)
+    for unit in others:
+        wants = read_back(prefetcher, unit.start, unit.end)
+        assert [want.down_to for want in wants if want.down_to >= 0] == [unit.start]
+        assert reached(wants) <= unit.end + 512 * KIB
+
+
+def test_a_file_without_a_layout_may_be_read_backward_too() -> None:
+    prefetcher, _ = make_prefetcher([100 * MIB], awaits_layout=True)
+    prefetcher.learn(None)
+    wants = [prefetcher.observe(ByteRange(at - 64 * KIB, at)) for at in range(100 * MIB, 20 * MIB, -64 * KIB)]
+    said = [want.down_to for want in wants if want.down_to >= 0]
+    assert [want.down_to for want in wants[:2]] == [-1, -1]
+    assert 5 <= len(said) <= 40
+    assert said[-1] == 0
+    assert len({want.stream for want in wants}) == 1
+
+
+def test_requests_that_change_places_are_not_read_backward() -> None:
+    """The kernel sends several at once."""
+    prefetcher, _ = make_prefetcher([100 * MIB], awaits_layout=True)
+    prefetcher.learn(None)
+    for at in range(0, 40 * MIB, 2 * MIB):
+        for start in (at + MIB, at):
+            assert prefetcher.observe(ByteRange(start, start + MIB)).down_to == -1
+
+
 def test_a_place_that_is_not_known_to_be_touched_wants_no_unit() -> None:
     """What the kernel reads on of its own accord, and what it asks for when it has the rest of its read-ahead already."""
     prefetcher, layout = make_prefetcher([30 * MIB, 700 * KIB] * 12)
@@ -235,6 +305,8 @@ def test_what_is_wanted_stays_within_file_and_bounds(lengths: list[int], reads: 
         assert want.demand.start == span.start
         assert span.end <= want.demand.end <= max(span.end, min(span.start + 8 * MIB, size))
         assert want.ahead_until <= min(span.end + 96 * MIB, size)
+        assert -1 <= want.down_to <= span.start
+        assert want.down_to == -1 or span.start - want.down_to <= 96 * MIB
 
 
 # Through a FileReader
@@ -313,6 +385,25 @@ async def test_reading_all_takes_hardly_longer_than_without_a_layout(
                 await reader.read(ByteRange(start, start + READ))
             took[name] = trio.current_time() - began
     assert took["model.safetensors"] <= took["model.bytes"] + 1.0
+
+
+async def test_reading_backward_takes_hardly_longer_than_forward(cas: FakeCas, model: FakeFile, autojump_clock: object) -> None:
+    cas.delay_s = 0.05
+    asked, took = {}, {}
+    for direction in (1, -1):
+        async with open_bench(cas) as bench:
+            reader = bench.reader(model, "model.safetensors")
+            reader.open()
+            cas.asked.clear()
+            began = trio.current_time()
+            places = range(0, len(model.content), 256 * KIB)
+            found = {}
+            for start in (*places[:1], *places[1:][::direction]):
+                found[start] = bytes(await reader.read(ByteRange(start, start + 256 * KIB)))
+            assert b"".join(found[start] for start in places) == model.content
+            asked[direction], took[direction] = len(cas.asked), trio.current_time() - began
+    assert asked[-1] <= 3 * asked[1], "each tensor is asked for by itself"
+    assert took[-1] <= took[1] + 2.0
 
 
 async def test_a_file_that_is_not_what_its_name_says_is_read_all_the_same(cas: FakeCas, autojump_clock: object) -> None:

@@ -166,7 +166,7 @@ class FileReader:
         if seen != span:
             want = self._prefetcher.observe(span)
             self._observed = (span, want)
-            if want.ahead_until and self.in_use:
+            if (want.ahead_until or want.down_to >= 0) and self.in_use:
                 self._chains.extend(want)
         return want
 

@@ -5,7 +5,8 @@ place that a stream has reached belongs to it, before or behind: the kernel send
 arrive in any order. How far to look ahead of a stream grows with what its program has surely read, a multiple of it up to the
 limit; the windows that are to bring this are half as long each, so that the line is full after a few round trips. A read that
 belongs to no stream starts one, and gets exactly what it asks for, unless it is at the beginning of the file, where a window of
-the smallest size is asked at once.
+the smallest size is asked at once. A stream may go backward as well: the C library copies a mapping from its end to its beginning
+when that and the target lie unfavourably to each other.
 
 Where the layout of the file is known (protocol/formats), its units decide where that ends. A read that begins a stream near the
 beginning of a unit wants the unit whole, one further inside it as much as one window; a jump from unit to unit is what a program
@@ -66,6 +67,7 @@ class Want(NamedTuple):  # made at every read, which a frozen dataclass is slowe
     ahead_until: up to where to load in the background, in windows of `step` bytes; 0 if there is nothing new to say.
     limit: what nothing loaded in the background goes past; a step that begins before `ahead_until` may otherwise end behind it.
     stream: which stream the read belongs to; the same number as long as it is followed.
+    down_to: the same as ahead_until for a stream that goes backward, from the read downward; -1 if there is nothing new to say.
     """
 
     demand: ByteRange
@@ -73,13 +75,15 @@ class Want(NamedTuple):  # made at every read, which a frozen dataclass is slowe
     limit: int
     step: int
     stream: int
+    down_to: int = -1
 
 
 @dataclass(slots=True, eq=False)
 class _Stream:
     """first: where its first read began. low: where those began that went on backward from there. began, reached: where its
     program began, and how far it has come. asked: bytes of all its reads; less than the way from the one to the other when places
-    were left out. unit: which one the program has come to. alone: no second read has followed."""
+    were left out. unit: which one the program has come to. alone: no second read has followed. gone_back: bytes below the first
+    read that were read in order, downward; down_to: how far they are loaded."""
 
     number: int
     first: int
@@ -91,6 +95,8 @@ class _Stream:
     step: int
     unit: int | None
     alone: bool = True
+    gone_back: int = 0
+    down_to: int = -1
 
 
 class Prefetcher:
@@ -112,6 +118,9 @@ class Prefetcher:
         self._ends: dict[int, None] = {}  # of the latest reads
         self._request_max = 0
         self._unread_units = 0  # touched, and loaded ahead, since a stream last had a second read
+        self._goes_back = False  # the stream that last went on
+        self._backward = ByteRange(0, 0)  # units one after the other, of which each was begun at its end
+        self._backward_until = 0  # how far ahead of them is loaded
 
     def learn(self, layout: Layout | None) -> None:
         """Go by this layout from now on; None: there will be none."""
@@ -126,7 +135,7 @@ class Prefetcher:
         behind = min(NEAR_REQUESTS * len(span), NEAR_BYTES)
         near = behind if self._layout is None else min(len(span), NEAR_BYTES)
         found = next((stream for stream in reversed(streams) if -behind <= start - stream.reached <= near), None)
-        if self._layout is not None:
+        if self._layout is not None or found is None:
             below = next((stream for stream in reversed(streams) if start < stream.low <= span.end), None)
             if below is not None and (found is None or below.low < below.first):
                 found = below
@@ -150,12 +159,23 @@ class Prefetcher:
         began, unit = self._touched(span)
         is_meant = self._unread_units < UNREAD_UNITS_MAX and self._shows_what_was_touched(span)
         until = self._unit_until(span, began) if is_meant else 0
+        down_to = -1
+        if until and self._goes_back:
+            down_to, until = self._units_from_the_end(span, began)
         if len(self._streams) >= STREAMS_MAX:
             del self._streams[0]
         self._begun += 1
         reached, ahead_until = span.end, max(span.end, until)
         stream = _Stream(self._begun, span.start, span.start, began, reached, len(span), ahead_until, self._step_min, unit)
         self._streams.append(stream)
+        if down_to >= 0:
+            self._unread_units += 1
+            stream.down_to = down_to
+            further = max(until - span.end, 0)
+            stream.step = min(
+                max((span.start - down_to) // UNIT_WINDOWS, further // AHEAD_WINDOWS, self._step_min), self._step_max
+            )
+            return Want(span, until if further else 0, until or self._size, stream.step, stream.number, down_to)
         if until > span.end:
             self._unread_units += 1
             stream.step = min(max((until - span.start) // UNIT_WINDOWS, self._step_min), self._step_max)
@@ -178,7 +198,7 @@ class Prefetcher:
         unit = layout.index_at(page)
         if unit == layout.index_at(page + PAGE_BYTES - 1):
             return middle, unit
-        if unit >= 0 and any(stream.unit == unit for stream in self._streams):
+        if unit >= 0 and (self._goes_back or any(stream.unit == unit for stream in self._streams)):
             return page, unit
         return layout.starts[unit + 1], unit + 1
 
@@ -198,15 +218,41 @@ class Prefetcher:
         from_its_beginning = touched - unit.start <= NEAR_BYTES
         return min(unit.end, span.start + (self._ahead_max if from_its_beginning else self._step_max))
 
+    def _units_from_the_end(self, span: ByteRange, touched: int) -> tuple[int, int]:
+        """Down to and up to where to load for a program that copies units from their ends: the one that was touched, and the more
+        of those that follow, the more it has copied of those before."""
+        assert self._layout is not None
+        unit = self._layout.unit_at(touched)
+        assert unit is not None
+        whole_units = self._note_backward(unit)
+        until = self._layout.last_end(unit.end + min(self._past(whole_units, self._backward.start), self._ahead_max))
+        if until - self._backward_until < self._step_max and until != self._layout.ends[-1]:
+            until = 0  # it is said a step at a time
+        else:
+            self._backward_until = until
+        return max(unit.start, span.start - self._ahead_max), until
+
+    def _note_backward(self, unit: ByteRange) -> int:
+        """A unit is read from its end. Returns how many bytes of units before it were, one after the other."""
+        if unit.end != self._backward.end:
+            follows = 0 <= unit.start - self._backward.end <= NEAR_BYTES and len(self._backward)
+            if not follows:
+                self._backward_until = 0
+            self._backward = ByteRange(self._backward.start if follows else unit.start, unit.end)
+        return max(unit.start - self._backward.start, 0)
+
+    def _past(self, whole_units: int, began: int) -> int:
+        """Bytes past the end of a unit that are worth loading for whole units read from `began` on."""
+        assert self._layout is not None
+        from_the_beginning = began <= self._layout.starts[0] + NEAR_BYTES
+        return PAST_PER_READ * whole_units if from_the_beginning else whole_units // PAST_PER_READ
+
     def _follow(self, stream: _Stream, span: ByteRange) -> Want:
         stream.asked += len(span)
         if span.end <= stream.reached:
-            if span.start < stream.low <= span.end:
-                self._go_back(stream, span)
-            return Want(span, 0, self._size, stream.step, stream.number)
-        if stream.alone:
-            stream.alone = False
-            self._unread_units = 0
+            down_to = self._go_back(stream, span) if span.start < stream.low <= span.end else -1
+            return Want(span, 0, self._size, stream.step, stream.number, down_to)
+        self._note_second(stream)
         stream.reached = span.end
         if self._layout is not None:
             self._hand_over(stream, span)
@@ -216,14 +262,35 @@ class Prefetcher:
         demand = ByteRange(span.start, max(span.end, min(span.start + stream.step, limit)))
         return Want(demand, self._look_ahead(stream, ahead, limit), limit, stream.step, stream.number)
 
-    def _go_back(self, stream: _Stream, span: ByteRange) -> None:
+    def _note_second(self, stream: _Stream) -> None:
+        if stream.alone:
+            stream.alone = False
+            self._unread_units = 0
+
+    def _go_back(self, stream: _Stream, span: ByteRange) -> int:
         """A copy of memory may go backward, from the last page of a unit to the first, which it has touched before. What the
-        stream there has read was read before this one too."""
+        stream there has read was read before this one too. Returns down to where to load now, -1 if that has been said."""
+        stream.gone_back += stream.low - span.start
         stream.low = span.start
         for other in self._streams:
             if span.start <= other.reached < span.end and other is not stream:
                 stream.began = min(stream.began, other.began)
                 stream.asked += other.asked
+        surely_read = stream.gone_back - REQUESTS_UNSURE * len(span)
+        unit = self._layout.unit_at(span.start) if self._layout is not None else ByteRange(0, self._size)
+        if surely_read <= 0 or unit is None or self._awaits_layout:
+            return -1
+        self._note_second(stream)
+        self._goes_back = True
+        if self._layout is not None:
+            self._note_backward(unit)
+        ahead = min(AHEAD_PER_READ * surely_read, self._ahead_max)
+        stream.step = max(stream.step, min(ahead // AHEAD_WINDOWS, self._step_max))
+        down_to = max(span.start - ahead, unit.start)
+        if 0 <= stream.down_to < down_to + (stream.step if down_to > unit.start else 1):
+            return -1
+        stream.down_to = down_to
+        return down_to
 
     def _hand_over(self, stream: _Stream, span: ByteRange) -> None:
         """Let the stream that began where this one arrives know what has been read up to there: it began with the last page of a
@@ -239,6 +306,7 @@ class Prefetcher:
         if self._awaits_layout:
             return min(asked, self._ahead_max)
         surely_read = max(asked - REQUESTS_UNSURE * request, 0)
+        self._goes_back = self._goes_back and not surely_read
         return min(AHEAD_PER_ASKED * asked + AHEAD_PER_READ * surely_read, self._ahead_max)
 
     def _limit(self, stream: _Stream) -> int:
@@ -250,8 +318,7 @@ class Prefetcher:
         is_at = max(stream.reached - overshoot - 1, stream.began)
         unit = stream.unit = layout.index_at(is_at)
         whole_units = max(layout.starts[unit] - stream.began, 0) if unit >= 0 else 0
-        from_the_beginning = unit >= 0 and stream.began <= layout.starts[0] + NEAR_BYTES
-        further = PAST_PER_READ * whole_units if from_the_beginning else whole_units // PAST_PER_READ
+        further = self._past(whole_units, stream.began) if unit >= 0 else 0
         end = layout.end_from(is_at)
         return min(max(layout.last_end(end + further), end), self._size)
 
