@@ -120,12 +120,14 @@ def test_copying_unit_after_unit_backward_loads_each_whole_and_those_that_follow
 
 
 def test_copying_some_units_backward_wants_those_alone() -> None:
+    """The first page of each is touched first, which holds the end of another."""
     prefetcher, layout = make_prefetcher([1000 + 6 * MIB] * 60)
-    first, *others = layout.units[2::4]
-    read_back(prefetcher, first.start, first.end)
-    for unit in others:
-        wants = read_back(prefetcher, unit.start, unit.end)
-        assert [want.down_to for want in wants if want.down_to >= 0] == [unit.start]
+    for unit in layout.units[2::4]:
+        first = unit.start // PAGE * PAGE
+        want = prefetcher.observe(ByteRange(first - 256 * KIB, first + 256 * KIB))
+        assert (want.ahead_until, want.down_to) == (unit.end, -1)
+        wants = read_back(prefetcher, first + 256 * KIB, unit.end)
+        assert all(want.down_to == -1 or want.down_to >= unit.start for want in wants)
         assert reached(wants) <= unit.end + 512 * KIB
 
 

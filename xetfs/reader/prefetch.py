@@ -160,7 +160,7 @@ class Prefetcher:
         is_meant = self._unread_units < UNREAD_UNITS_MAX and self._shows_what_was_touched(span)
         until = self._unit_until(span, began) if is_meant else 0
         down_to = -1
-        if until and self._goes_back:
+        if until and self._goes_back and unit is not None and self._is_at_the_end(began, unit):
             down_to, until = self._units_from_the_end(span, began)
         if len(self._streams) >= STREAMS_MAX:
             del self._streams[0]
@@ -188,7 +188,8 @@ class Prefetcher:
 
         That is in the middle, as the kernel reads on both sides of a page that is touched through a mapping. The page may hold
         the end of one unit and the beginning of the next. A copy of memory touches the first page, the last one, then those
-        between: so it is the end of a unit that has been touched before, and the beginning of the next one otherwise.
+        between: so it is the end of a unit that has been touched before, and the beginning of the next one otherwise; unless
+        units are copied one after the other, when the page cache has the first page of each, with the end of the one before it.
         """
         middle = (span.start + span.end) // 2
         layout = self._layout
@@ -198,7 +199,8 @@ class Prefetcher:
         unit = layout.index_at(page)
         if unit == layout.index_at(page + PAGE_BYTES - 1):
             return middle, unit
-        if unit >= 0 and (self._goes_back or any(stream.unit == unit for stream in self._streams)):
+        follows = self._goes_back and unit >= 0 and self._follows_backward(layout.starts[unit])
+        if follows or (unit >= 0 and any(stream.unit == unit for stream in self._streams)):
             return page, unit
         return layout.starts[unit + 1], unit + 1
 
@@ -235,11 +237,19 @@ class Prefetcher:
     def _note_backward(self, unit: ByteRange) -> int:
         """A unit is read from its end. Returns how many bytes of units before it were, one after the other."""
         if unit.end != self._backward.end:
-            follows = 0 <= unit.start - self._backward.end <= NEAR_BYTES and len(self._backward)
+            follows = self._follows_backward(unit.start)
             if not follows:
                 self._backward_until = 0
             self._backward = ByteRange(self._backward.start if follows else unit.start, unit.end)
         return max(unit.start - self._backward.start, 0)
+
+    def _follows_backward(self, start: int) -> bool:
+        """Whether a unit that begins there is the next one after those that were copied from their ends."""
+        return len(self._backward) > 0 and 0 <= start - self._backward.end <= NEAR_BYTES
+
+    def _is_at_the_end(self, touched: int, unit: int) -> bool:
+        assert self._layout is not None
+        return unit >= 0 and self._layout.ends[unit] - touched <= PAGE_BYTES
 
     def _past(self, whole_units: int, began: int) -> int:
         """Bytes past the end of a unit that are worth loading for whole units read from `began` on."""
