@@ -171,9 +171,18 @@ async def test_a_connection_that_took_all_its_time_leaves_no_doubt(
     await trio.sleep(5)
     server.reach.note_failure(began, "no answer", silent=True)
     asked = trio.current_time()
+    server.silent = True
     with pytest.raises(Offline):
         await server.reach.check("x")
-    assert trio.current_time() == asked
+    assert trio.current_time() == asked + FRESH_S
+
+
+async def test_a_process_that_slept_takes_no_server_for_silent(autojump_clock: trio.testing.MockClock, server: Server) -> None:
+    """All the time of a connection has passed when it wakes up, and the answer may have been there all along."""
+    server.reach.note_failure(trio.current_time(), "no answer", silent=True)
+    server.there = True
+    assert await server.waited() == 0
+    assert server.counters[NET_OUTAGES] == 0
 
 
 async def test_a_failure_older_than_an_answer_says_nothing(autojump_clock: trio.testing.MockClock, server: Server) -> None:

@@ -78,15 +78,14 @@ class Reach:
 
     def note_failure(self, began: float, reason: str, *, silent: bool) -> None:
         """A connection, `began` then, could not be made. It says nothing if the server was heard from in the meantime. silent:
-        there was no answer in all the time that it was given, which says enough."""
+        there was no answer in all the time that it was given, which says enough, unless it was this process that slept."""
         if self._state == "reached" and began >= self._heard_at:
             self._state = "doubted"
             self._reason = reason
             self._decided = trio.Event()
             self._scope = trio.CancelScope()
-            now = self._probed_at = trio.current_time()
-            doubted_until = now if silent else now + self._patience_s
-            trio.lowlevel.spawn_system_task(self._watch, self._scope, doubted_until)
+            self._probed_at = trio.current_time()
+            trio.lowlevel.spawn_system_task(self._watch, self._scope, silent)
 
     def note_answer(self) -> None:
         """The server has answered a request."""
@@ -110,16 +109,22 @@ class Reach:
         self._state = state
         self._decided.set()
 
-    async def _watch(self, scope: trio.CancelScope, doubted_until: float) -> None:
+    async def _watch(self, scope: trio.CancelScope, silent: bool) -> None:
         """Probe until the server is reached, or this is cancelled."""
         with scope:
-            if trio.current_time() >= doubted_until or not await self._probe_often(doubted_until):
+            if not await (self._probe_for_a_moment() if silent else self._probe_often()):
                 self._settle("lost")
                 await self._probe_now_and_then()
             self._settle("reached")
 
-    async def _probe_often(self, until: float) -> bool:
-        """Whether the server is reached until then, or by the probes that must be made."""
+    async def _probe_for_a_moment(self) -> bool:
+        with trio.move_on_after(FRESH_S):
+            return await self._probe()
+        return False
+
+    async def _probe_often(self) -> bool:
+        """Whether the server is reached within the patience, or by the probes that must be made."""
+        until = trio.current_time() + self._patience_s
         failed = 0
         while failed < DOUBT_PROBES_MIN or trio.current_time() < until:
             if await self._probe():
