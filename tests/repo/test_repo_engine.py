@@ -22,6 +22,7 @@ from xetfs.errors import (
     RepoNotFound,
     RevisionNotFound,
 )
+from xetfs.hub.client import HubClient
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.shelf import Shelf
@@ -148,6 +149,25 @@ async def test_the_token_for_the_cas_comes_with_the_first_listing(hub: TestHub, 
         nodes = await walk(view, view.root)
         await trio.testing.wait_all_tasks_blocked(0.05)
         assert tokens_asked(hub) == 0
+
+
+async def test_a_bug_on_the_way_to_that_token_costs_nothing_but_a_line_in_the_log(
+    hub: TestHub, engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = make_repo(hub)
+
+    async def xet_token(*_: object) -> object:
+        raise ValueError("a bug")
+
+    async with engine() as opened:
+        with monkeypatch.context() as patch:
+            patch.setattr(HubClient, "xet_token", xet_token)
+            view = await opened.open_repo(RepoRef.parse("acme/demo"))
+            nodes = await walk(view, view.root)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+        assert "no CAS token ahead of time" in caplog.text
+        view = await opened.open_repo(RepoRef.parse("acme/demo"))
+        assert await read(view, nodes["README.md"]) == files["README.md"]
 
 
 async def test_the_hub_unreachable_means_the_last_known_commit(
