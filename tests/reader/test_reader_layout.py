@@ -16,6 +16,8 @@ from xetfs.protocol.formats import Layout
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.prefetch import OVERSHOOT_BYTES, Prefetcher, Want
 from xetfs.settings import KIB, MIB
+from xetfs.store.memory import MemoryStore
+from xetfs.telemetry import Counters
 
 HEADER = 100 * KIB
 PAGE = 4 * KIB
@@ -406,6 +408,27 @@ async def test_reading_backward_takes_hardly_longer_than_forward(cas: FakeCas, m
             asked[direction], took[direction] = len(cas.asked), trio.current_time() - began
     assert asked[-1] <= 3 * asked[1], "each tensor is asked for by itself"
     assert took[-1] <= took[1] + 2.0
+
+
+async def test_what_was_evicted_is_loaded_ahead_of_a_backward_reader_as_what_is_new(
+    cas: FakeCas, model: FakeFile, autojump_clock: object
+) -> None:
+    store = MemoryStore(Counters())
+    async with open_bench(cas, store) as bench:
+        reader = bench.reader(model, "model.safetensors")
+        reader.open()
+        places = range(0, len(model.content), 256 * KIB)
+        costs = []
+        for _ in range(2):
+            cas.asked.clear()
+            for start in (*places[:1], *reversed(places[1:])):
+                data = bytes(await reader.read(ByteRange(start, start + 256 * KIB)))
+                assert data == model.content[start : start + 256 * KIB]
+            costs.append(len(cas.asked))
+            await bench.shelf.drain()
+            bench.shelf.release_idle()
+            store.close()  # which leaves it empty
+    assert 0 < costs[1] <= costs[0] + 20
 
 
 async def test_a_file_that_is_not_what_its_name_says_is_read_all_the_same(cas: FakeCas, autojump_clock: object) -> None:

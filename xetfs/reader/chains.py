@@ -7,8 +7,8 @@ request and the next blocks are at hand before they are read. Event loop only.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 import trio
 
@@ -41,15 +41,18 @@ class Chain:
         self.limit = want.limit
         self.step = want.step
 
-    def covers(self, offset: int) -> bool:
-        return self.at <= offset < self.until
+    @property
+    def rest(self) -> ByteRange:
+        """What it has not come by yet."""
+        return ByteRange(min(self.at, self.until), self.until)
 
 
 class DownwardChain:
-    """The same for a stream that goes backward: each window ends where the one before it begins. at: how far down it has got."""
+    """The same for a stream that goes backward: each window ends where the one before it begins. at: how far down it has got.
+    held_to: down to where what is known has been found to be held."""
 
     def __init__(self, want: Want) -> None:
-        self.at = want.demand.start
+        self.at = self.held_to = want.demand.start
         self.moved = trio.Event()
         self.extend(want)
 
@@ -57,8 +60,12 @@ class DownwardChain:
         self.until = want.down_to
         self.step = want.step
 
-    def covers(self, offset: int) -> bool:
-        return self.until <= offset < self.at
+    @property
+    def rest(self) -> ByteRange:
+        return ByteRange(min(self.until, self.at), self.at)
+
+
+C = TypeVar("C", Chain, DownwardChain)
 
 
 class Chains:
@@ -88,28 +95,24 @@ class Chains:
     def at(self, offset: int) -> Chain | DownwardChain | None:
         """The chain that will come by `offset`."""
         chains: tuple[Chain | DownwardChain, ...] = (*self._chains.values(), *self._downward.values())
-        return next((chain for chain in chains if chain.covers(offset)), None)
+        return next((chain for chain in chains if chain.rest.start <= offset < chain.rest.end), None)
 
     def extend(self, want: Want) -> None:
         """Go as far ahead of a stream as it wants."""
+        if want.ahead_until:
+            chain = self._chains.get(want.stream)
+            if chain is None:
+                chain = self._chains[want.stream] = Chain(want.demand.start, want)
+                self._nursery.start_soon(self._run, self._chains, want.stream, self._go_up)
+            else:
+                chain.extend(want)
         if want.down_to >= 0:
-            self._extend_downward(want)
-        if not want.ahead_until:
-            return
-        chain = self._chains.get(want.stream)
-        if chain is None:
-            chain = self._chains[want.stream] = Chain(want.demand.start, want)
-            self._nursery.start_soon(self._run, want.stream, chain)
-        else:
-            chain.extend(want)
-
-    def _extend_downward(self, want: Want) -> None:
-        chain = self._downward.get(want.stream)
-        if chain is None:
-            chain = self._downward[want.stream] = DownwardChain(want)
-            self._nursery.start_soon(self._run_downward, want.stream, chain)
-        else:
-            chain.extend(want)
+            downward = self._downward.get(want.stream)
+            if downward is None:
+                self._downward[want.stream] = DownwardChain(want)
+                self._nursery.start_soon(self._run, self._downward, want.stream, self._go_down)
+            else:
+                downward.extend(want)
 
     def leave(self) -> None:
         """Nobody reads any more: end what nobody else waits for."""
@@ -117,45 +120,56 @@ class Chains:
             window.flight.leave()
         self._joined.clear()
 
-    async def _run(self, stream: int, chain: Chain) -> None:
-        """Load ahead until the chain's end. Nobody waits for this task, so it lets no error out."""
+    async def _run(self, chains: dict[int, C], stream: int, go_on: Callable[[C], Awaitable[bool]]) -> None:
+        """Load ahead until the chain's end, or until there is nothing to `go_on` with. Nobody waits for this task, so it lets no
+        error out."""
+        chain = chains[stream]
         try:
-            while chain.at < chain.until and self._wanted():
-                await self._known.recall(ByteRange(chain.at, chain.until))
-                run = self._known.run_at(chain.at)
-                if run is None:
-                    step = min(chain.step, self._shelf.budget.line.window_bytes_max)
-                    chain.at = await self._load_ahead(chain.at, min(chain.at + step, chain.limit))
-                elif chain.at < chain.begins + HELD_AHEAD_BYTES:
-                    chain.at = await self._open_ahead(run, chain.at, chain.until)
-                else:
+            while len(chain.rest) and self._wanted():
+                await self._known.recall(chain.rest)
+                if not await go_on(chain):
                     break
                 moved, chain.moved = chain.moved, trio.Event()
                 moved.set()
         except Exception:
             log.exception("loading ahead failed file=%s", self._name)
         finally:
-            del self._chains[stream]
+            del chains[stream]
             chain.moved.set()
 
-    async def _run_downward(self, stream: int, chain: DownwardChain) -> None:
-        """Load ahead until the chain's end. Nobody waits for this task, so it lets no error out."""
-        try:
-            while chain.at > chain.until and self._wanted():
-                await self._known.recall(ByteRange(chain.until, chain.at))
-                run = self._known.run_at(chain.at - 1)
-                if run is None:
-                    step = min(chain.step, self._shelf.budget.line.window_bytes_max)
-                    chain.at = await self._load_below(chain.at, max(chain.at - step, chain.until))
-                else:
-                    chain.at = run.start
-                moved, chain.moved = chain.moved, trio.Event()
-                moved.set()
-        except Exception:
-            log.exception("loading ahead failed file=%s", self._name)
-        finally:
-            del self._downward[stream]
-            chain.moved.set()
+    async def _go_up(self, chain: Chain) -> bool:
+        run = self._known.run_at(chain.at)
+        if run is None:
+            window = self._windows.at(chain.at)
+            if window is None:
+                end = min(chain.at + self._step_of(chain), chain.limit)
+                window = self._start(self._windows.gaps(ByteRange(chain.at, end))[0])
+            await window.settled.wait()  # the next window begins where this one ends, and that is known only now
+            chain.at = max(window.covered.end, chain.at + 1)
+        elif chain.at < chain.begins + HELD_AHEAD_BYTES:
+            chain.at = await self._open_ahead(run, chain.at, chain.until)
+        else:
+            return False
+        return True
+
+    async def _go_down(self, chain: DownwardChain) -> bool:
+        if chain.held_to > chain.until:
+            await self._known.forget_unheld(chain.rest)
+            chain.held_to = chain.until
+        run = self._known.run_at(chain.at - 1)
+        if run is None:
+            window = self._windows.at(chain.at - 1)
+            if window is None:
+                start = max(chain.at - self._step_of(chain), chain.until)
+                window = self._start(self._windows.gaps(ByteRange(start, chain.at))[-1])
+            await window.settled.wait()
+            chain.at = min(window.covered.start, chain.at - 1)
+        else:
+            chain.at = run.start
+        return True
+
+    def _step_of(self, chain: Chain | DownwardChain) -> int:
+        return min(chain.step, self._shelf.budget.line.window_bytes_max)
 
     async def _open_ahead(self, run: Run, at: int, until: int) -> int:
         """Have the block at hand that has the bytes of a run from `at` on; returns the offset up to which that is done."""
@@ -165,18 +179,6 @@ class Chains:
             return at
         last = min(block.chunks.end, run.chunks.end) - run.chunks.start
         return run.ends[last - 1]
-
-    async def _load_ahead(self, at: int, end: int) -> int:
-        """Load a window from `at` on, at most until `end`; returns the offset that it will reach."""
-        window = self._windows.at(at) or self._start(self._windows.gaps(ByteRange(at, end))[0])
-        await window.settled.wait()  # the next window begins where this one ends, and that is known only now
-        return max(window.covered.end, at + 1)
-
-    async def _load_below(self, at: int, start: int) -> int:
-        """Load a window up to `at`, at most from `start` on; returns the offset at which it will begin."""
-        window = self._windows.at(at - 1) or self._start(self._windows.gaps(ByteRange(start, at))[-1])
-        await window.settled.wait()
-        return min(window.covered.start, at - 1)
 
     def _start(self, gap: ByteRange) -> Window:
         window = self._windows.start(gap, demand=False)
