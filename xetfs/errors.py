@@ -63,10 +63,12 @@ class RateLimited(XetfsError):
 class Unavailable(XetfsError):
     """The other side cannot be reached, answers 5xx, or broke off: may work again in a moment.
 
-    `retry_after_s` is what the server asked for (a 503 may), or None.
+    `retry_after_s` is what the server asked for (a 503 may), or None. `unconnected`: there was no connection, and the next
+    attempt waits by itself until there may be one (net/reach.py).
     """
 
     retryable = True
+    unconnected = False
 
     def __init__(self, message: str, *, hint: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(message, hint=hint)

@@ -12,7 +12,7 @@ import trio.testing
 from loopback import Names, answer, client_of, serving
 
 from xetfs.errors import Offline, ProtocolViolation
-from xetfs.net import reach
+from xetfs.net import reach, retry
 from xetfs.net.backend import Unanswered, Unreached
 from xetfs.net.reach import DOUBT_PAUSE_S, DOUBT_PROBES_MIN, FRESH_S, IDLE_PAUSE_MAX_S, PROBE_PAUSE_S, PROBE_TIMEOUT_S, Reach
 from xetfs.settings import Secret
@@ -268,6 +268,15 @@ async def test_of_many_requests_few_are_sent_to_a_server_that_is_gone(held: sock
             with pytest.raises(Offline):
                 await client.request(f"{url}/x", "x")
         assert (client.counters[NET_REQUESTS], client.counters[NET_RETRIES]) == (1, 1)
+
+
+async def test_no_pause_of_a_retry_comes_before_the_doubt(held: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a server that refuses is the doubt, and it ends soon."""
+    monkeypatch.setattr(retry.random, "uniform", lambda _least, most: 1000 * most)
+    url = url_of(held)
+    async with client_of(url, outage_patience_s=0.06) as client:
+        with trio.fail_after(5), pytest.raises(Offline, match="Connection refused"):
+            await client.request(f"{url}/x", "x")
 
 
 async def test_a_server_that_is_started_anew_is_waited_for(held: socket.socket) -> None:

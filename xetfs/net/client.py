@@ -209,9 +209,11 @@ class HttpClient:
                 self.counters.add(NET_STALLS)
             if isinstance(exc, httpx.ReadTimeout | httpx.WriteTimeout | httpx.PoolTimeout):
                 await turn.renew(patience_s)
+            error = error_of_exception(exc, what)
             if isinstance(exc.__cause__, Unreached | Unanswered):
                 turn.pool.reach.note_failure(start, str(exc), silent=isinstance(exc.__cause__, Unanswered))
-            error = error_of_exception(exc, what)
+                if isinstance(error, Unavailable):
+                    error.unconnected = True
         # Raised here, without the foreign exception behind it: that one refers to the request, and so to its headers.
         log.debug("%s %s failed: %s", request.method, split_url(str(request.url), what).shown, error.message)
         raise error

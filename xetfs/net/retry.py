@@ -50,6 +50,8 @@ async def with_retries(attempt: Callable[[int], Awaitable[T]], *, attempts_max: 
 
 def pause_before_retry(error: XetfsError, number: int) -> float | None:
     """Seconds to wait after failed attempt `number` (1 is the first); None if the server asks for longer than is sensible."""
+    if isinstance(error, Unavailable) and error.unconnected and number == 1:
+        return 0.0
     asked_s = error.retry_after_s if isinstance(error, RateLimited | Unavailable) else None
     jitter_s = random.uniform(0, min(PAUSE_MAX_S, PAUSE_FIRST_S * 2 ** (number - 1)))
     if asked_s is None:
