@@ -1,8 +1,9 @@
 """One place to measure in: the hub, mounts of xetfs with their daemons, readers, and the account of a pass.
 
 A pass begins with a quiet machine: written data flushed, page cache dropped (as root), what the hub will serve brought back into
-it. Cold means a fresh --cache-dir for xetfs, and a fresh HF_HOME for the Hub's client; warm means a new mount on a cache
-directory that holds everything. Nothing is timed but what the reader itself times, or what is said so.
+it, and memory touched that a pass of much data will need. Cold means a fresh --cache-dir for xetfs, and a fresh HF_HOME for the
+Hub's client; warm means a new mount on a cache directory that holds everything. Nothing is timed but what the reader itself
+times, or what is said so.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 from benchlib.data import Data
 from benchlib.hub import Hub
 from benchlib.processes import account, peak_bytes, reset_peak, settle
+from benchlib.quiet import touch_memory
 from benchlib.records import Traffic
 from benchlib.scale_data import Scale
 
@@ -31,6 +33,7 @@ END_S = 20
 PASS_S = 900
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 GB = 1e9
+COPIES = 3
 _PIECE = 4 * 1024 * 1024
 
 
@@ -87,8 +90,12 @@ class Lab:
 
     # A pass
 
-    def quiet(self, served: Iterable[Path] = ()) -> None:
-        """Before a pass: nothing to write back, nothing in the page cache but what the hub will serve, the files `served`."""
+    def quiet(self, served: Iterable[Path] = (), moved: int = 0) -> None:
+        """Before a pass: nothing to write back, nothing in the page cache but what the hub will serve, the files `served`.
+
+        moved: about how many bytes the pass reads; memory for three copies of them is touched, which is what a download has of
+        them that then are loaded.
+        """
         os.sync()
         with suppress(PermissionError):
             DROP_CACHES.write_text("3")
@@ -96,6 +103,7 @@ class Lab:
             with path.open("rb", buffering=0) as file:
                 while file.read(_PIECE):
                     pass
+        touch_memory(COPIES * moved)
 
     def measure(self, read: Callable[[], list[dict[str, float]]], mounted: Mounted | None = None) -> Sample:
         """Run `read`, which gives what each of its readers saw, and account for it. Readers at the same time count together."""
@@ -189,22 +197,40 @@ class Lab:
         path, log = here / "at", here / "log"
         path.mkdir()
         command = self.command("mount", repo, str(path), "--foreground", "--cache-dir", str(cache_dir), "--log-file", str(log))
+        with self._serving(command, path, log, self.command("umount", str(path))) as pid:
+            yield Mounted(path, pid, cache_dir, log)
+        shutil.rmtree(here)
+
+    @contextmanager
+    def mount_bare(self, file: Path) -> Iterator[Mounted]:
+        """A file system that has one file, with the bytes of a plain one, and does no more than pyfuse3 asks for."""
+        here = Path(tempfile.mkdtemp(prefix="bare-", dir=self.base))
+        path, log = here / "at", here / "log"
+        path.mkdir()
+        command = [sys.executable, "-m", "benchlib.bare_mount", str(file), str(path)]
+        with self._serving(command, path, log, ["umount", str(path)]) as pid:
+            yield Mounted(path, pid, here, log)
+        shutil.rmtree(here)
+
+    @contextmanager
+    def _serving(self, command: Sequence[str], path: Path, log: Path, unmount: Sequence[str]) -> Iterator[int]:
+        """A daemon that serves a file system at `path` and says so by a line that begins with "mounted"; its pid."""
         daemon = subprocess.Popen(command, env=self.env(), stdout=subprocess.PIPE)
         assert daemon.stdout is not None
         try:
             ready = select.select([daemon.stdout], [], [], COMMAND_S)[0]
             if not ready or not daemon.stdout.readline().startswith(b"mounted"):
-                raise RuntimeError(f"xetfs did not mount {repo}:\n{_tail(log)}")
+                raise RuntimeError(f"nothing was mounted by {' '.join(command)}:\n{_tail(log)}")
             try:
-                yield Mounted(path, daemon.pid, cache_dir, log)
+                yield daemon.pid
             except ReaderFailed as exc:
                 raise ReaderFailed(f"{exc}; the end of the daemon's log:\n{_tail(log)}") from exc
-            subprocess.run(self.command("umount", str(path)), env=self.env(), check=True, timeout=COMMAND_S)
+            subprocess.run(unmount, env=self.env(), check=True, timeout=COMMAND_S)
             try:
                 daemon.wait(COMMAND_S)
             except subprocess.TimeoutExpired:
                 found = f"what it does:\n{_stacks(daemon.pid)}\nthe end of its log:\n{_tail(log)}"
-                raise ReaderFailed(f"the daemon of {repo} does not end after umount; {found}") from None
+                raise ReaderFailed(f"the daemon at {path} does not end after umount; {found}") from None
         finally:
             if daemon.poll() is None:
                 daemon.terminate()
@@ -215,7 +241,6 @@ class Lab:
                     daemon.wait()
                     subprocess.run(["umount", "--lazy", str(path)], check=False)
             daemon.stdout.close()
-        shutil.rmtree(here)
 
     @contextmanager
     def cold_cache(self) -> Iterator[Path]:

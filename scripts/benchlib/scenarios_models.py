@@ -20,7 +20,7 @@ def load(share: float, line: dict[str, float]) -> Pass:
     def take(lab: Lab) -> Sample:
         content = lab.data.model
         with lab.mount_cold(content.repo) as mounted:
-            lab.quiet(content.xorbs)
+            lab.quiet(content.xorbs, content.size)
             path = str(mounted.path / content.file)
             with lab.hub.shaped(line):
                 return lab.measure(lambda: lab.read("tensors", path=path, share=share, seed=9), mounted)
@@ -34,7 +34,7 @@ def hf_load(line: dict[str, float]) -> Pass:
     def take(lab: Lab) -> Sample:
         content = lab.data.model
         with lab.client_env() as env, lab.hub.shaped(line):
-            lab.quiet(content.xorbs)
+            lab.quiet(content.xorbs, content.size)
             return lab.measure(lambda: lab.read("download_tensors", env, repo=content.repo, file=content.file))
 
     return take
@@ -47,6 +47,8 @@ def load_figures(scenario: str, where: str, lab: Lab, samples: Samples) -> Seque
     return [
         figure("time / (hf_hub_download + load)", what, "×",
                ratios(each(ours, lambda s: s.seconds), each(theirs, lambda s: s.seconds)), at_most(0.6)),
+        figure("CPU / (hf_hub_download + load)", f"{what}; daemon and reader beside the process that does both", "×",
+               ratios(each(ours, lambda s: s.cpu_s_gb), each(theirs, lambda s: s.cpu_s_gb))),
         figure("bytes fetched / stored", what, "×",
                each(ours, lambda s: s.traffic.bytes_all / lab.data.model.stored_bytes), at_most(1.02)),
         figure("time", what, "s", each(ours, lambda s: s.seconds)),

@@ -12,6 +12,7 @@ from functools import partial
 from statistics import median
 from typing import Any, Final
 
+from benchlib.bare_mount import NAME
 from benchlib.data import MIB
 from benchlib.figures import Figure, at_least, at_most, each, ratios
 from benchlib.lab import Lab, Mounted, ReaderFailed, Sample
@@ -30,6 +31,7 @@ THREADS: Final = 8
 READS_PER_THREAD: Final = 12
 THREADS_RTT: Final = 0.020
 ONE: Final = "xetfs, one thread"
+BARE: Final = "bare pyfuse3"
 
 
 def places(size: int, *, seed: int) -> list[int]:
@@ -156,13 +158,35 @@ def warm_places(lab: Lab) -> Sample:
         return lab.measure(read, mounted)
 
 
+def bare_places(lab: Lab) -> Sample:
+    """The same reads of the plain file through a file system that does nothing else."""
+    with lab.mount_bare(lab.data.noise.plain) as mounted:
+        read = partial(lab.read, "random_reads", path=str(mounted.path / NAME), length=PAGE, count=WARM_READS, seed=7)
+        read()
+        return lab.measure(read, mounted)
+
+
 def warm_figures(lab: Lab, samples: Samples) -> Sequence[Figure]:
-    ours = samples[XETFS]
+    ours, bare = samples[XETFS], samples[BARE]
     what = f"{WARM_READS} reads of 4 KiB at random pages of {size_text(lab.data.noise)}, one job, O_DIRECT, read once before"
+    figure = partial(Figure, "iops")
     return [
-        Figure("iops", "reads per second", what, "/s", each(ours, lambda s: s.seen["count"] / s.seconds), at_least(20_000)),
-        Figure("iops", "CPU of the daemon per read", what, "µs", each(ours, lambda s: 1e6 * s.cpu_s["daemon"] / s.seen["count"])),
-    ]
+        figure("reads per second / bare pyfuse3", f"{what}; beside them the plain file through a file system of one file",
+               "×", ratios(each(ours, _reads_s), each(bare, _reads_s))),
+        figure("reads per second", what, "/s", each(ours, _reads_s), at_least(20_000)),
+        figure("reads per second, bare pyfuse3", "what kernel, libfuse, pyfuse3 and trio leave of this machine", "/s",
+               each(bare, _reads_s)),
+        figure("CPU of the daemon per read", what, "µs", each(ours, _cpu_us)),
+        figure("CPU of the daemon per read, bare pyfuse3", "the same", "µs", each(bare, _cpu_us)),
+    ]  # fmt: skip
+
+
+def _reads_s(sample: Sample) -> float:
+    return sample.seen["count"] / sample.seconds
+
+
+def _cpu_us(sample: Sample) -> float:
+    return 1e6 * sample.cpu_s["daemon"] / sample.seen["count"]
 
 
 def threads(count: int) -> Pass:
@@ -171,7 +195,7 @@ def threads(count: int) -> Pass:
     def take(lab: Lab) -> Sample:
         content = lab.data.large
         with lab.mount_cold(content.repo) as mounted:
-            lab.quiet(content.xorbs)
+            lab.quiet(content.xorbs, READS_PER_THREAD * count * MIB)
             arguments: dict[str, Any] = {
                 "path": str(mounted.path / content.file),
                 "length": MIB,
@@ -202,6 +226,6 @@ SCENARIOS: Final = (
         {XETFS: cold_places(proof=True), NO_PROOF: cold_places(proof=False), RANGES: hf_places},
         cold_figures,
     ),
-    Scenario("iops", "Warm random 4 KiB reads, one job", {XETFS: warm_places}, warm_figures),
+    Scenario("iops", "Warm random 4 KiB reads, one job", {XETFS: warm_places, BARE: bare_places}, warm_figures),
     Scenario("threads", "Eight threads on one descriptor", {XETFS: threads(THREADS), ONE: threads(1)}, thread_figures),
 )

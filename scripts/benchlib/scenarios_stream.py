@@ -34,7 +34,7 @@ def cold_read(name: str, line: dict[str, float]) -> Pass:
     def take(lab: Lab) -> Sample:
         content = content_of(lab, name)
         with lab.mount_cold(content.repo) as mounted:
-            lab.quiet(content.xorbs)
+            lab.quiet(content.xorbs, content.size)
             path = str(mounted.path / content.file)
             with lab.hub.shaped(line):
                 return lab.measure(lambda: lab.read("sequential", path=path, block=MIB), mounted)
@@ -48,7 +48,7 @@ def hf_download(name: str, line: dict[str, float]) -> Pass:
     def take(lab: Lab) -> Sample:
         content = content_of(lab, name)
         with lab.client_env() as env, lab.hub.shaped(line):
-            lab.quiet(content.xorbs)
+            lab.quiet(content.xorbs, content.size)
             return lab.measure(lambda: lab.read("download", env, repo=content.repo, file=content.file, block=MIB))
 
     return take
@@ -68,6 +68,8 @@ def cold_figures(scenario: str, name: str, kind: str, lab: Lab, samples: Samples
             "×",
             ratios(each(ours, _rate), each(theirs, lambda s: s.bytes / (s.seconds + s.seen["read_s"]))),
         ),
+        figure("CPU / hf_hub_download", f"{what}, daemon and reader; beside it the downloading process, before it reads the file",
+               "×", ratios(each(ours, lambda s: s.cpu_s_gb), each(theirs, lambda s: s.cpu_s_gb))),
         figure("bytes fetched / stored", f"{what}; body bytes of all answers over the stored (compressed) size", "×",
                each(ours, lambda s: s.traffic.bytes_all / content.stored_bytes), at_most(1.02)),
         figure("bytes fetched / stored, hf_hub_download", "the same for the download", "×",
@@ -120,7 +122,7 @@ def warm_read(lab: Lab) -> Sample:
     content = lab.data.noise
     with lab.mount(content.repo, lab.warm_cache(content.repo, content.file)) as mounted:
         path = str(mounted.path / content.file)
-        lab.quiet()
+        lab.quiet(moved=content.size)
         return lab.measure(lambda: lab.read("sequential", path=path, block=MIB), mounted)
 
 
@@ -129,7 +131,7 @@ def warm_read_hot(lab: Lab) -> Sample:
     content = lab.data.noise
     cache = lab.warm_cache(content.repo, content.file)
     with lab.mount(content.repo, cache) as mounted:
-        lab.quiet()
+        lab.quiet(moved=content.size)
         for path in cache.rglob("*"):
             if path.is_file():
                 path.read_bytes()
@@ -140,7 +142,7 @@ def warm_read_hot(lab: Lab) -> Sample:
 def plain_read(lab: Lab) -> Sample:
     """The same file as a plain file on this disk, not in the page cache."""
     content = lab.data.noise
-    lab.quiet()
+    lab.quiet(moved=content.size)
     return lab.measure(lambda: lab.read("sequential", path=str(content.plain), block=MIB))
 
 
@@ -169,7 +171,7 @@ def second_pass(lab: Lab) -> Sample:
     content = lab.data.noise
     with lab.mount(content.repo, lab.warm_cache(content.repo, content.file)) as mounted:
         path = str(mounted.path / content.file)
-        lab.quiet()
+        lab.quiet(moved=content.size)
         return lab.measure(lambda: lab.read("shuffled", path=path, block=MIB // 4, seed=5), mounted)
 
 
@@ -187,7 +189,7 @@ def many_readers(lab: Lab) -> Sample:
     """Eight processes, each its own eighth of one file."""
     content = lab.data.large
     with lab.mount_cold(content.repo) as mounted:
-        lab.quiet(content.xorbs)
+        lab.quiet(content.xorbs, content.size)
         path, part = str(mounted.path / content.file), content.size // PARALLEL
         readers = [
             ("sequential", {"path": path, "block": MIB, "start": number * part, "end": (number + 1) * part})

@@ -6,12 +6,13 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from benchlib.curves import Curve, by_size
 from benchlib.figures import Figure, Spread, at_least, at_most, number, ratios
 from benchlib.processes import account, parse_faults, parse_peak, peak_bytes
-from benchlib.quiet import busy_share
+from benchlib.quiet import available_bytes, busy_share, touch_memory
 from benchlib.records import longest_chain, traffic_of, within
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,6 +135,16 @@ def test_idle_cores_are_not_busy_whoever_used_them_before() -> None:
     assert busy_share(before, "cpu  100 0 100 900 100 0 0 0 0 0\n") == 0
     assert busy_share(before, "cpu  125 0 100 850 25 0 0 0 0 0\n") == 0.25
     assert busy_share(before, before) == 0
+
+
+def test_no_more_memory_is_touched_than_is_to_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       24000000 kB\nMemAvailable:       2050 kB\n")
+    assert available_bytes(meminfo.read_text()) == 2050 * 1024
+    monkeypatch.setattr("benchlib.quiet.MEMINFO", meminfo)
+    assert touch_memory(10**15) == 256 * 4096
+    assert touch_memory(5000) == 4096
+    assert touch_memory(0) == 0
 
 
 def curve(*values: tuple[float, ...], growth_max: float | None = 2.0) -> Curve:
