@@ -15,7 +15,17 @@ from conftest_reader import FakeCas, FakeFile, open_bench
 
 from xetfs.protocol.ranges import ByteRange, HttpRange
 from xetfs.protocol.reconstruction import SignedUrl
-from xetfs.reader.line import PART_BYTES_MAX, PART_BYTES_MIN, UNDER_WAY_BYTES_FIRST, UNDER_WAY_S, TransferLine
+from xetfs.reader.line import (
+    ARRIVALS_SURE,
+    PART_BYTES_MAX,
+    PART_BYTES_MIN,
+    TRANSFERS_UNKNOWN,
+    UNDER_WAY_BYTES_FIRST,
+    UNDER_WAY_BYTES_MIN,
+    UNDER_WAY_S,
+    TransferLine,
+)
+from xetfs.reader.xet_source import EARLY_PARTS, _cut_up
 from xetfs.settings import KIB, MIB
 from xetfs.store.memory import MemoryStore
 from xetfs.telemetry import Counters
@@ -142,4 +152,32 @@ async def test_a_line_is_full_when_as_much_is_under_way_as_it_brings_in_some_sec
         assert line.full(round(1.1 * UNDER_WAY_S * 10 * MIB))
     await trio.sleep(1000)
     with line.transfer(MIB):
-        assert line.full(UNDER_WAY_BYTES_FIRST)  # what was before nobody asked for anything says little
+        assert line.full(UNDER_WAY_BYTES_FIRST)  # what was so long ago says little
+
+
+async def test_a_line_carries_after_a_pause_what_it_carried_before(autojump_clock: object) -> None:
+    """Until what arrives shows what it carries now: a pause in which nobody asked for anything says nothing about the line."""
+    line = TransferLine()
+    for _ in range(4):
+        with line.transfer(10 * MIB):
+            await trio.sleep(1)
+    await trio.sleep(5)
+    with line.transfer(MIB):
+        assert not line.full(round(0.9 * UNDER_WAY_S * 10 * MIB))
+        for _ in range(ARRIVALS_SURE):
+            with line.transfer(10 * KIB):
+                await trio.sleep(1)
+        assert line.full(UNDER_WAY_BYTES_MIN)
+
+
+async def test_an_early_window_comes_over_as_many_connections_as_make_it_faster(autojump_clock: object) -> None:
+    line, window = TransferLine(), [ByteRange(0, 10 * MIB)]
+    assert len(list(_cut_up(window, line))) == TRANSFERS_UNKNOWN
+    with line.transfer(10 * MIB):
+        await trio.sleep(1)
+    assert len(list(_cut_up(window, line))) == EARLY_PARTS
+    assert len(list(_cut_up([ByteRange(0, 2 * MIB)], line))) == 2
+    near = TransferLine()
+    with near.transfer(10 * MIB):
+        await trio.sleep(0.02)
+    assert list(_cut_up(window, near)) == window

@@ -147,7 +147,7 @@ async def test_a_block_that_turns_out_bad_while_it_is_loaded_is_fetched_again(
 ) -> None:
     await fill(cas, stores(), file)
     for path in (tmp_path / "cache").glob("??/*.val"):
-        if path.stat().st_size > 4 * MIB:
+        if path.stat().st_size > MIB:
             with path.open("r+b") as value:
                 value.seek(-100_000, 2)
                 value.write(b"bad")

@@ -26,9 +26,14 @@ UNDER_WAY_S: Final = 6.0
 that more and more can be under way while it helps."""
 UNDER_WAY_BYTES_MIN: Final = 1 * MIB
 UNDER_WAY_BYTES_FIRST: Final = 4 * MIB
-"""As long as nothing has arrived yet."""
+"""As long as nothing is known of the line."""
 ARRIVALS: Final = 16
 """The latest transfers, from whose ends the rate of the line is known."""
+ARRIVALS_SURE: Final = 4
+"""So many after a pause show what the line carries; until then, that is at least what it carried before."""
+KNOWN_S: Final = 60.0
+"""How long after the last transfer that counts: a machine may have been carried to another network."""
+TRANSFERS_UNKNOWN: Final = 4
 WINDOW_S: Final = 4.0
 """A program that waits for a window, with others beside it, should have it long before its deadline."""
 WINDOW_BYTES_MIN: Final = 512 * KIB
@@ -44,6 +49,7 @@ class TransferLine:
     def __init__(self) -> None:
         self._began: dict[object, float] = {}  # of the transfers under way, the oldest first
         self._arrivals: deque[tuple[float, int]] = deque([(0.0, 0)], ARRIVALS)  # since there was last nothing under way
+        self._before: float | None = None  # bytes a second until then
         self._byte_s: float | None = None  # what a byte of a long transfer takes at best
 
     @contextmanager
@@ -51,6 +57,7 @@ class TransferLine:
         """A transfer of `size` bytes is under way."""
         transfer, began = object(), trio.current_time()
         if not self._began:
+            self._before = self._bytes_s if began - self._arrivals[-1][0] < KNOWN_S else None
             self._arrivals.clear()
             self._arrivals.append((began, 0))
         self._began[transfer] = began
@@ -75,6 +82,10 @@ class TransferLine:
         """How long a window may be that is loaded ahead: what comes in WINDOW_S over one connection."""
         return max(round(WINDOW_S / self._byte_s), WINDOW_BYTES_MIN) if self._byte_s else sys.maxsize
 
+    def transfers_of(self, seconds: float, size: int) -> int:
+        """How many transfers that take so long make up one of `size` bytes; a few while that is not known."""
+        return TRANSFERS_UNKNOWN if self._byte_s is None else int(size * self._byte_s / seconds)
+
     def full(self, under_way_bytes: int) -> bool:
         """Whether the line carries no more when so much is under way: another transfer would not make the bytes come sooner, but
         take its share from those that a program waits for, which have a deadline."""
@@ -84,8 +95,9 @@ class TransferLine:
 
     @property
     def _bytes_s(self) -> float | None:
-        """What all transfers together brought in a second lately; None while none has ended."""
+        """What all transfers together brought in a second lately; None while that is not known."""
         if len(self._arrivals) < 2:
-            return None
+            return self._before
         first, last = self._arrivals[0], self._arrivals[-1]
-        return (sum(size for _, size in self._arrivals) - first[1]) / max(last[0] - first[0], 1e-3)
+        rate = (sum(size for _, size in self._arrivals) - first[1]) / max(last[0] - first[0], 1e-3)
+        return rate if len(self._arrivals) > ARRIVALS_SURE else max(rate, self._before or 0.0)

@@ -54,9 +54,12 @@ from xetfs.telemetry import Counters
 
 log = logging.getLogger(__name__)
 
-EARLY_BYTES: Final = 8 * MIB
-EARLY_PARTS: Final = 4
+EARLY_BYTES: Final = 12 * MIB
+EARLY_PARTS: Final = 8
 """A window shorter than that is one of the first of a reader, who waits for it: it comes over as many connections."""
+EARLY_PART_BYTES_MIN: Final = 1 * MIB
+EARLY_PART_S: Final = 0.05
+"""But each has this much to do, or a near line would carry the chunks at the edges of parts twice for nothing."""
 SLACK_BYTES: Final = 224 * KIB
 """How much more than asked a proof's window usually covers: enough in two of three cases, and with the chunk that was asked for
 still under 400 KB on the wire."""
@@ -320,7 +323,7 @@ def _cut_up(gaps: Sequence[ByteRange], line: TransferLine) -> Iterator[ByteRange
     for gap in gaps:
         count = max(1, round(len(gap) / line.part_bytes))
         if len(gap) < EARLY_BYTES <= line.window_bytes_max:
-            count = max(count, min(EARLY_PARTS, len(gap) // MIB))
+            count = max(count, min(EARLY_PARTS, len(gap) // EARLY_PART_BYTES_MIN, line.transfers_of(EARLY_PART_S, len(gap))))
         for i in range(count):
             yield ByteRange(gap.start + len(gap) * i // count, gap.start + len(gap) * (i + 1) // count)
 
