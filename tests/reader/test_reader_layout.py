@@ -91,19 +91,40 @@ def read_back(prefetcher: Prefetcher, start: int, end: int) -> list[Want]:
     return wants
 
 
-def test_copying_a_unit_backward_loads_it_downward() -> None:
-    """After a few requests, the more the more was read; nothing below its beginning."""
+def test_copying_a_unit_backward_loads_it_whole() -> None:
+    """With the second request, which shows which way the program goes; nothing below its beginning."""
     prefetcher, layout = make_prefetcher([10 * MIB, 64 * MIB, 10 * MIB])
     prefetcher.observe(ByteRange(0, 512 * KIB))
     unit = layout.units[1]
     wants = read_back(prefetcher, unit.start, unit.end)
+    assert [want.down_to for want in wants[:2]] == [-1, unit.start]
+    assert all(want.down_to == -1 for want in wants[2:])
+    assert all(want.ahead_until <= layout.units[2].end for want in wants)
+
+
+def test_copying_a_part_of_a_unit_backward_loads_it_downward() -> None:
+    """After a few requests, the more the more was read."""
+    prefetcher, layout = make_prefetcher([10 * MIB, 64 * MIB, 10 * MIB])
+    prefetcher.observe(ByteRange(0, 512 * KIB))
+    unit = layout.units[1]
+    wants = read_back(prefetcher, unit.start, unit.start + 48 * MIB)
     assert [want.down_to for want in wants[:3]] == [-1, -1, -1]
     said = [(want.demand.start, want.down_to) for want in wants if want.down_to >= 0]
     assert 3 <= len(said) <= 20
     assert said[0][0] - said[0][1] == 8 * 260 * KIB
     assert [down_to for _, down_to in said] == sorted((down_to for _, down_to in said), reverse=True)
     assert said[-1][1] == unit.start
-    assert all(want.ahead_until <= layout.units[2].end for want in wants)
+
+
+def test_reading_on_from_a_header_wants_the_first_unit_whole() -> None:
+    """Its first page came with the header; that the program reads it shows when it has come further than the kernel goes."""
+    prefetcher, layout = make_prefetcher([40 * MIB, 40 * MIB], awaits_layout=True)
+    prefetcher.observe(ByteRange(0, 512 * KIB))
+    prefetcher.learn(layout)
+    wants = read_on(prefetcher, 512 * KIB, 3 * MIB, 512 * KIB)
+    unit = layout.units[0]
+    assert [reached([want]) == unit.end for want in wants].index(True) == 1
+    assert reached(wants) == unit.end
 
 
 def test_copying_unit_after_unit_backward_loads_each_whole_and_those_that_follow() -> None:
@@ -428,7 +449,7 @@ async def test_what_was_evicted_is_loaded_ahead_of_a_backward_reader_as_what_is_
             await bench.shelf.drain()
             bench.shelf.release_idle()
             store.close()  # which leaves it empty
-    assert 0 < costs[1] <= costs[0] + 20
+    assert 0 < costs[1] <= 1.5 * costs[0] <= 100
 
 
 async def test_a_file_that_is_not_what_its_name_says_is_read_all_the_same(cas: FakeCas, autojump_clock: object) -> None:

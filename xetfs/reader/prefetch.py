@@ -266,9 +266,9 @@ class Prefetcher:
         stream.reached = span.end
         if self._layout is not None:
             self._hand_over(stream, span)
-        ahead = self._ahead_of(stream, len(span))
-        stream.step = max(stream.step, min(ahead // AHEAD_WINDOWS, self._step_max))
         limit = self._limit(stream)
+        ahead = max(self._ahead_of(stream, len(span)), self._rest_of_unit(stream))
+        stream.step = max(stream.step, min(ahead // AHEAD_WINDOWS, self._step_max))
         demand = ByteRange(span.start, max(span.end, min(span.start + stream.step, limit)))
         return Want(demand, self._look_ahead(stream, ahead, limit), limit, stream.step, stream.number)
 
@@ -286,17 +286,20 @@ class Prefetcher:
             if span.start <= other.reached < span.end and other is not stream:
                 stream.began = min(stream.began, other.began)
                 stream.asked += other.asked
-        surely_read = stream.gone_back - REQUESTS_UNSURE * len(span)
         unit = self._layout.unit_at(span.start) if self._layout is not None else ByteRange(0, self._size)
-        if surely_read <= 0 or unit is None or self._awaits_layout:
+        if unit is None or self._awaits_layout:
+            return -1
+        from_its_end = self._layout is not None and stream.reached >= unit.end
+        surely_read = stream.gone_back - (0 if from_its_end else REQUESTS_UNSURE * len(span))
+        if surely_read <= 0:
             return -1
         self._note_second(stream)
         self._goes_back = True
         if self._layout is not None:
             self._note_backward(unit)
-        ahead = min(AHEAD_PER_READ * surely_read, self._ahead_max)
-        stream.step = max(stream.step, min(ahead // AHEAD_WINDOWS, self._step_max))
+        ahead = self._ahead_max if from_its_end else min(AHEAD_PER_READ * surely_read, self._ahead_max)
         down_to = max(span.start - ahead, unit.start)
+        stream.step = max(stream.step, min(ahead // AHEAD_WINDOWS, self._step_max))
         if 0 <= stream.down_to < down_to + (stream.step if down_to > unit.start else 1):
             return -1
         stream.down_to = down_to
@@ -324,13 +327,27 @@ class Prefetcher:
         layout = self._layout
         if layout is None:
             return self._size
-        overshoot = min(REQUESTS_UNSURE * self._request_max, OVERSHOOT_BYTES)
-        is_at = max(stream.reached - overshoot - 1, stream.began)
+        is_at = max(self._surely_at(stream), stream.began)
         unit = stream.unit = layout.index_at(is_at)
         whole_units = max(layout.starts[unit] - stream.began, 0) if unit >= 0 else 0
         further = self._past(whole_units, stream.began) if unit >= 0 else 0
         end = layout.end_from(is_at)
         return min(max(layout.last_end(end + further), end), self._size)
+
+    def _surely_at(self, stream: _Stream) -> int:
+        """How far the program of a stream has surely come, if it has not begun behind that."""
+        return stream.reached - min(REQUESTS_UNSURE * self._request_max, OVERSHOOT_BYTES) - 1
+
+    def _rest_of_unit(self, stream: _Stream) -> int:
+        """Bytes left of the unit that a stream has come to from its beginning, or from before it: it is wanted whole, as one that
+        is touched there; 0 if there is none."""
+        layout, unit = self._layout, stream.unit
+        if layout is None or unit is None or unit < 0:
+            return 0
+        start, end = layout.starts[unit], layout.ends[unit]
+        if stream.began > start + NEAR_BYTES or not start < self._surely_at(stream) < end:
+            return 0
+        return min(max(end - stream.reached, 0), self._ahead_max)
 
     def _look_ahead(self, stream: _Stream, ahead: int, limit: int) -> int:
         """Up to where to load now; said a step at a time, so that nobody has to look again at each read."""
