@@ -7,6 +7,7 @@ import select
 import signal
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -232,3 +233,24 @@ def test_umount_of_something_else(command: Command) -> None:
     code, _, complaints = command.run("umount", "/proc")
     assert code == Exit.MOUNTPOINT
     assert "/proc is a mount of another kind (proc); use 'umount /proc'" in one_line(complaints)
+
+
+SERVING_NUMPY = """
+import os
+from types import SimpleNamespace
+from xetfs.cli import mount
+
+async def serve(plan, ready):
+    before = len(os.listdir("/proc/self/task"))
+    import numpy
+    print(len(os.listdir("/proc/self/task")) - before)
+
+mount._serve = serve
+mount.serve(SimpleNamespace(log=None, verbose=False), None)
+"""
+
+
+def test_decoding_starts_no_threads_that_nobody_needs() -> None:
+    env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", SERVING_NUMPY], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"

@@ -168,6 +168,8 @@ def serve(plan: MountPlan, ready: Ready) -> None:
     wanted = FILES_OPEN_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_OPEN_MAX)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # numpy brings a library that starts a thread for each core, which spins for a tenth of a second and then does nothing.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     configure(plan.log, verbose=plan.verbose)
     try:
         import trio
