@@ -53,6 +53,18 @@ def test_what_is_no_hash_is_refused(text: str) -> None:
         MerkleHash.from_hex(text)
 
 
+def test_many_hashes_are_read_as_each_is() -> None:
+    texts = [chunk_hash(bytes([i])).hex() for i in range(20)]
+    assert MerkleHash.all_from_hex(texts) == [MerkleHash.from_hex(text) for text in texts]
+    assert all(type(value) is MerkleHash for value in MerkleHash.all_from_hex(texts))
+    assert MerkleHash.all_from_hex([]) == []
+    for wrong in ("0" * 63 + " ", "g" * 64):
+        with pytest.raises(ProtocolViolation, match=f"not a hash: '{wrong}'"):
+            MerkleHash.all_from_hex([*texts, wrong, *texts])
+    with pytest.raises(ProtocolViolation):  # as many digits in all as there should be
+        MerkleHash.all_from_hex([texts[0] + "0", texts[1][1:]])
+
+
 @pytest.mark.parametrize("length", [0, 31, 33])
 def test_a_hash_has_32_bytes(length: int) -> None:
     with pytest.raises(ValueError):

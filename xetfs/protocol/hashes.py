@@ -14,7 +14,6 @@ Source: Xet spec, "Hashing methods" (chunk, xorb, file and term verification has
 from __future__ import annotations
 
 import re
-import struct
 from array import array
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -32,8 +31,8 @@ _CHUNK_KEY = bytes.fromhex("6697f5775b9550de3135cbaca597181c9de421109beb2b58b4d0
 _NODE_KEY = bytes.fromhex("017ec5c7a5472996fd946666b48a02e65ddd536f37c76dd2f86352e64a53713f")
 _FILE_KEY = bytes(HASH_BYTES)
 _TERM_KEY = bytes.fromhex("7f1857d6ce56ed66127ff913e7a5c3f3a4cd26d5b5db49e64124987f28fb94c3")
-_TEXT = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
-_LITTLE, _BIG = struct.Struct("<4Q"), struct.Struct(">4Q")
+_TEXT_DIGITS = 2 * HASH_BYTES
+_TEXTS = re.compile(r"[0-9a-fA-F]*", re.ASCII)
 _CUT_BYTE = 24  # the lowest byte of the last of the four numbers
 _IS_CUT = bytes(byte & 3 == 0 for byte in range(256))  # for bytes.translate
 
@@ -46,9 +45,17 @@ class MerkleHash(bytes):
     @classmethod
     def from_hex(cls, text: str) -> MerkleHash:
         """Read the text form. Raises ProtocolViolation unless it is 64 hex digits."""
-        if _TEXT.fullmatch(text) is None:
-            raise ProtocolViolation(f"not a hash: {text!r:.80}")
-        return cls(_LITTLE.pack(*_BIG.unpack(bytes.fromhex(text))))
+        return cls.all_from_hex([text])[0]
+
+    @classmethod
+    def all_from_hex(cls, texts: Sequence[str]) -> list[MerkleHash]:
+        """Read many at once, which takes a fourth of the time."""
+        digits = "".join(texts)
+        if set(map(len, texts)) - {_TEXT_DIGITS} or _TEXTS.fullmatch(digits) is None:
+            wrong = next(text for text in texts if len(text) != _TEXT_DIGITS or _TEXTS.fullmatch(text) is None)
+            raise ProtocolViolation(f"not a hash: {wrong!r:.80}")
+        raw = _reversed_groups(bytes.fromhex(digits))
+        return [cls(raw[at : at + HASH_BYTES]) for at in range(0, len(raw), HASH_BYTES)]
 
     @classmethod
     def from_raw(cls, raw: bytes | memoryview) -> MerkleHash:
@@ -58,7 +65,7 @@ class MerkleHash(bytes):
         return cls(raw)
 
     def hex(self) -> str:  # type: ignore[override]  # bytes.hex takes separators, which have no meaning here
-        return _BIG.pack(*_LITTLE.unpack(self)).hex()
+        return _reversed_groups(self).hex()
 
     def __repr__(self) -> str:
         return f"MerkleHash({self.hex()})"
@@ -125,16 +132,25 @@ def merkle_root(leaves: Iterable[tuple[MerkleHash, int]]) -> MerkleHash:
     nodes = [node for node, _ in pairs]
     sizes = [size for _, size in pairs]
     while len(nodes) > 1:
-        raw = b"".join(nodes)
-        edges = _group_edges(raw[_CUT_BYTE::HASH_BYTES].translate(_IS_CUT))
-        lines = [f"{text} : {size}\n" for text, size in zip(_texts(raw), sizes, strict=True)]
-        nodes = [_hash_lines(lines[start:end]) for start, end in pairwise(edges)]
+        edges = group_edges(cuts_of(nodes))
+        nodes = parents_of(nodes, sizes, edges)
         sizes = [sum(sizes[start:end]) for start, end in pairwise(edges)]
     return nodes[0] if nodes else ZERO_HASH
 
 
-def _group_edges(cuts: bytes) -> list[int]:
-    """Where the groups of a level begin, and at last its length. cuts: 1 for each node that is a cut, 0 for the others."""
+def cuts_of(nodes: Iterable[MerkleHash]) -> bytes:
+    """1 for each node that is a cut, 0 for the others."""
+    return b"".join(nodes)[_CUT_BYTE::HASH_BYTES].translate(_IS_CUT)
+
+
+def parents_of(nodes: Sequence[MerkleHash], sizes: Sequence[int], edges: Sequence[int]) -> list[MerkleHash]:
+    """The hashes of the parents of a level's nodes; edges: as `group_edges` gives them."""
+    lines = [f"{text} : {size}\n" for text, size in zip(_texts(b"".join(nodes)), sizes, strict=True)]
+    return [_hash_lines(lines[start:end]) for start, end in pairwise(edges)]
+
+
+def group_edges(cuts: bytes) -> list[int]:
+    """Where the groups of a level begin, and at last its length. cuts: as `cuts_of` gives them."""
     edges = [0]
     while edges[-1] < len(cuts):
         edges.append(_group_end(cuts, edges[-1]))
@@ -149,10 +165,15 @@ def _group_end(cuts: bytes, start: int) -> int:
 
 def _texts(raw: bytes) -> list[str]:
     """The text forms of hashes that lie back to back: all at once, for `MerkleHash.hex` costs more than the hashing."""
+    digits = _reversed_groups(raw).hex()
+    return [digits[at : at + _TEXT_DIGITS] for at in range(0, len(digits), _TEXT_DIGITS)]
+
+
+def _reversed_groups(raw: bytes) -> bytes:
+    """Each 8 bytes in reverse."""
     numbers = array("Q", raw)
     numbers.byteswap()
-    digits = numbers.tobytes().hex()
-    return [digits[at : at + 2 * HASH_BYTES] for at in range(0, len(digits), 2 * HASH_BYTES)]
+    return numbers.tobytes()
 
 
 def _hash_lines(lines: list[str]) -> MerkleHash:

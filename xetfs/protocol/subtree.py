@@ -10,13 +10,13 @@ Source: Xet spec, "Merkle tree" and "File chunk hashes"; xet-core, merklehash, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
 from xetfs.errors import ProtocolViolation
-from xetfs.protocol.hashes import MerkleHash, group_end, is_cut, node_hash
+from xetfs.protocol.hashes import MerkleHash, cuts_of, group_edges, parents_of
 from xetfs.protocol.json_values import as_bool, as_int, as_list, as_object, shown
 
 LEVELS_MAX: Final = 64
@@ -52,29 +52,47 @@ class Subtree:
 
 def _split(nodes: Sequence[Node], at_start: bool, at_end: bool) -> tuple[Sequence[Node], list[Node], Sequence[Node]]:
     """Nodes of one level as prefix, parents of the groups that are certain, and suffix."""
+    if len(nodes) <= 1:
+        return nodes, [], ()
+    cuts = cuts_of([node.hash for node in nodes])
     start: int | None = 0
     end: int | None = len(nodes)
-    if len(nodes) > 1 and not (at_start and at_end):
-        cuts = [index for index, node in enumerate(nodes) if is_cut(node.hash)]
-        start = 0 if at_start else _stable(cuts)
+    if not (at_start and at_end):
+        start = 0 if at_start else _stable(_places(cuts, 0))
         if start is not None and not at_end:
-            end = _stable([index for index in reversed(cuts) if index >= start])
-    if len(nodes) <= 1 or start is None or end is None or start >= end:
+            end = _stable(_places_backward(cuts, start))
+    if start is None or end is None or start >= end:
         return nodes, [], ()
-    parents = []
-    place = start
-    while place < end:
-        after = group_end([node.hash for node in nodes[place : min(place + 9, end)]]) + place
-        group = tuple(nodes[place:after])
-        parents.append(Node(node_hash([(node.hash, node.size) for node in group]), sum(node.size for node in group), group))
-        place = after
+    grouped = nodes[start:end]
+    sizes = [node.size for node in grouped]
+    edges = group_edges(cuts[start:end])
+    hashes = parents_of([node.hash for node in grouped], sizes, edges)
+    parents = [
+        Node(parent, sum(sizes[first:after]), tuple(grouped[first:after]))
+        for parent, (first, after) in zip(hashes, pairwise(edges), strict=True)
+    ]
     return nodes[:start], parents, nodes[end:]
+
+
+def _places(cuts: bytes, start: int) -> Iterator[int]:
+    """Where cuts are, from `start` on."""
+    place = cuts.find(1, start)
+    while place >= 0:
+        yield place
+        place = cuts.find(1, place + 1)
+
+
+def _places_backward(cuts: bytes, start: int) -> Iterator[int]:
+    """Where cuts are, from the last one down to `start`."""
+    place = cuts.rfind(1, start)
+    while place >= 0:
+        yield place
+        place = cuts.rfind(1, start, place)
 
 
 def _stable(cuts: Iterable[int]) -> int | None:
     """The place after the middle one of the first three cuts that follow each other at the distances that settle the grouping."""
-    steps = list(pairwise(cuts))
-    for (p, q), (_, r) in pairwise(steps):
+    for (p, q), (_, r) in pairwise(pairwise(cuts)):
         if _GAP_MIN <= abs(q - p) <= _GAP_MAX and _GAP_MIN <= abs(r - q) <= _GAP_MAX:
             return q + 1
     return None
@@ -140,7 +158,7 @@ def root_of(whole: Subtree) -> Node | None:
 def parse_subtree(value: object, length: int, nodes_max: int) -> Subtree:
     """A summary of `length` bytes. Its flat list of nodes holds the left sides, going up, then the right sides, going down."""
     gap = as_object(value, f"{_WHAT}: gap")
-    nodes = [_parse_node(node, length) for node in as_list(gap.get("nodes"), f"{_WHAT}: nodes", count_max=nodes_max)]
+    nodes = _parse_nodes(as_list(gap.get("nodes"), f"{_WHAT}: nodes", count_max=nodes_max), length)
     counts = []
     for level in as_list(gap.get("levels"), f"{_WHAT}: levels", count_max=LEVELS_MAX):
         pair = as_list(level, f"{_WHAT}: level", count_max=2)
@@ -157,14 +175,19 @@ def parse_subtree(value: object, length: int, nodes_max: int) -> Subtree:
     return Subtree(tuple(levels), at_start, as_bool(gap.get("at_end"), f"{_WHAT}: at_end"))
 
 
-def _parse_node(value: object, size_max: int) -> Node:
-    node = as_object(value, f"{_WHAT}: node")
-    text, size = node.get("hash"), node.get("size")
-    if type(text) is not str:
-        raise ProtocolViolation(f"{_WHAT}: not a hash: {shown(text)}")
-    if type(size) is not int or not 0 < size <= size_max:
-        raise ProtocolViolation(f"{_WHAT}: a node of {shown(size)} bytes in a gap of {size_max}")
-    return Node(MerkleHash.from_hex(text), size)
+def _parse_nodes(values: Sequence[object], size_max: int) -> list[Node]:
+    texts: list[str] = []
+    sizes: list[int] = []
+    for value in values:
+        node = as_object(value, f"{_WHAT}: node")
+        text, size = node.get("hash"), node.get("size")
+        if type(text) is not str:
+            raise ProtocolViolation(f"{_WHAT}: not a hash: {shown(text)}")
+        if type(size) is not int or not 0 < size <= size_max:
+            raise ProtocolViolation(f"{_WHAT}: a node of {shown(size)} bytes in a gap of {size_max}")
+        texts.append(text)
+        sizes.append(size)
+    return list(map(Node, MerkleHash.all_from_hex(texts), sizes))
 
 
 def subtree_json(subtree: Subtree) -> dict[str, object]:
