@@ -133,7 +133,9 @@ def test_copying_unit_after_unit_backward_loads_each_whole_and_those_that_follow
     prefetcher.observe(ByteRange(0, 512 * KIB))
     read_back(prefetcher, layout.units[0].start, layout.units[0].end)
     loaded = layout.units[0].end
-    for unit in layout.units[1:]:
+    wants = read_back(prefetcher, layout.units[1].start, layout.units[1].end)
+    assert [want.down_to for want in wants[:2]] == [-1, layout.units[1].start]  # the first request may have meant the next unit
+    for unit in layout.units[2:]:
         first, *others = read_back(prefetcher, unit.start, unit.end)
         assert first.down_to == unit.start
         assert first.ahead_until == 0 or first.ahead_until >= min(loaded + 8 * MIB, layout.units[-1].end)
@@ -152,6 +154,32 @@ def test_copying_some_units_backward_wants_those_alone() -> None:
         wants = read_back(prefetcher, first + 256 * KIB, unit.end)
         assert all(want.down_to == -1 or want.down_to >= unit.start for want in wants)
         assert reached(wants) <= unit.end + 512 * KIB
+
+
+def test_copying_every_other_unit_backward_wants_nothing_of_those_between() -> None:
+    """The first page of one that is wanted holds the end of the one that follows what was read."""
+    prefetcher, layout = make_prefetcher([1000 + 6 * MIB] * 60)
+    prefetcher.observe(ByteRange(0, 512 * KIB))
+    read_back(prefetcher, layout.units[0].start, layout.units[0].end)
+    for unit in layout.units[2::2]:
+        first = unit.start // PAGE * PAGE
+        touch = ByteRange(first - 256 * KIB, first + 256 * KIB)
+        assert prefetcher.observe(touch)[:2] == (touch, 0)
+        wants = read_back(prefetcher, first + 256 * KIB, unit.end)
+        assert wants[0].down_to == unit.start
+        assert all(want.down_to == -1 or want.down_to >= unit.start for want in wants)
+        assert reached(wants) <= unit.end + 512 * KIB
+
+
+def test_the_last_page_of_a_unit_beside_one_that_was_read_shows_no_way_back() -> None:
+    """Of what the kernel reads around that page, the page cache has the part that the other one brought."""
+    prefetcher, layout = make_prefetcher([1000 + 20 * MIB, 3 * MIB, 20 * MIB])
+    prefetcher.observe(ByteRange(0, 512 * KIB))
+    beside = layout.units[1]
+    edge = beside.start // PAGE * PAGE + PAGE
+    read_on(prefetcher, edge, beside.end, 512 * KIB)
+    assert prefetcher.observe(ByteRange(edge - 256 * KIB, edge)).down_to == -1
+    assert prefetcher.observe(ByteRange(edge - 512 * KIB, edge - 256 * KIB)).down_to == -1
 
 
 def test_a_file_without_a_layout_may_be_read_backward_too() -> None:

@@ -171,7 +171,7 @@ async def test_a_line_carries_after_a_pause_what_it_carried_before(autojump_cloc
 
 
 async def test_an_early_window_comes_over_as_many_connections_as_make_it_faster(autojump_clock: object) -> None:
-    line, window = TransferLine(), [ByteRange(0, 10 * MIB)]
+    line, window = TransferLine(), [ByteRange(0, 7 * MIB)]
     assert len(list(_cut_up(window, line))) == TRANSFERS_UNKNOWN
     with line.transfer(10 * MIB):
         await trio.sleep(1)

@@ -120,6 +120,7 @@ class Prefetcher:
         self._unread_units = 0  # touched, and loaded ahead, since a stream last had a second read
         self._goes_back = False  # the stream that last went on
         self._backward = ByteRange(0, 0)  # units one after the other, of which each was begun at its end
+        self._backward_units = 0
         self._backward_until = 0  # how far ahead of them is loaded
 
     def learn(self, layout: Layout | None) -> None:
@@ -156,8 +157,8 @@ class Prefetcher:
             del self._ends[next(iter(self._ends))]
 
     def _begin(self, span: ByteRange) -> Want:
-        began, unit = self._touched(span)
-        is_meant = self._unread_units < UNREAD_UNITS_MAX and self._shows_what_was_touched(span)
+        began, unit, is_sure = self._touched(span)
+        is_meant = is_sure and self._unread_units < UNREAD_UNITS_MAX and self._shows_what_was_touched(span)
         until = self._unit_until(span, began) if is_meant else 0
         down_to = -1
         if until and self._goes_back and unit is not None and self._is_at_the_end(began, unit):
@@ -183,26 +184,29 @@ class Prefetcher:
             span = ByteRange(span.start, max(span.end, min(span.start + self._step_min, until or self._size)))
         return Want(span, until if until > span.end else 0, until or self._size, stream.step, stream.number)
 
-    def _touched(self, span: ByteRange) -> tuple[int, int | None]:
-        """Where a program has begun that makes the kernel ask for `span`, and the number of the unit there.
+    def _touched(self, span: ByteRange) -> tuple[int, int | None, bool]:
+        """Where a program has begun that makes the kernel ask for `span`, the number of the unit there, and whether that is sure.
 
         That is in the middle, as the kernel reads on both sides of a page that is touched through a mapping. The page may hold
         the end of one unit and the beginning of the next. A copy of memory touches the first page, the last one, then those
         between: so it is the end of a unit that has been touched before, and the beginning of the next one otherwise; unless
         units are copied one after the other, when the page cache has the first page of each, with the end of the one before it.
+        Whether they are shows only with the second one; after the first, the next request will say which of the two it was.
         """
         middle = (span.start + span.end) // 2
         layout = self._layout
         if layout is None:
-            return middle, None
+            return middle, None, True
         page = middle - middle % PAGE_BYTES
         unit = layout.index_at(page)
         if unit == layout.index_at(page + PAGE_BYTES - 1):
-            return middle, unit
-        follows = self._goes_back and unit >= 0 and self._follows_backward(layout.starts[unit])
-        if follows or (unit >= 0 and any(stream.unit == unit for stream in self._streams)):
-            return page, unit
-        return layout.starts[unit + 1], unit + 1
+            return middle, unit, True
+        if unit >= 0 and any(stream.unit == unit for stream in self._streams):
+            return page, unit, True
+        if self._goes_back and unit >= 0 and self._follows_backward(layout.starts[unit]):
+            in_a_row = self._backward_units > 1
+            return page, unit if in_a_row else unit + 1, in_a_row
+        return layout.starts[unit + 1], unit + 1, True
 
     def _shows_what_was_touched(self, span: ByteRange) -> bool:
         """Whether a read that begins a stream says which unit its program wants.
@@ -238,6 +242,7 @@ class Prefetcher:
         """A unit is read from its end. Returns how many bytes of units before it were, one after the other."""
         if unit.end != self._backward.end:
             follows = self._follows_backward(unit.start)
+            self._backward_units = self._backward_units + 1 if follows else 1
             if not follows:
                 self._backward_until = 0
             self._backward = ByteRange(self._backward.start if follows else unit.start, unit.end)
@@ -289,13 +294,14 @@ class Prefetcher:
         unit = self._layout.unit_at(span.start) if self._layout is not None else ByteRange(0, self._size)
         if unit is None or self._awaits_layout:
             return -1
-        from_its_end = self._layout is not None and stream.reached >= unit.end
+        from_its_end = self._layout is not None and stream.first < unit.end <= stream.reached
         surely_read = stream.gone_back - (0 if from_its_end else REQUESTS_UNSURE * len(span))
         if surely_read <= 0:
             return -1
         self._note_second(stream)
         self._goes_back = True
         if self._layout is not None:
+            stream.unit = self._layout.index_at(span.start)  # which is not the one that it seemed to have touched
             self._note_backward(unit)
         ahead = self._ahead_max if from_its_end else min(AHEAD_PER_READ * surely_read, self._ahead_max)
         down_to = max(span.start - ahead, unit.start)

@@ -54,8 +54,8 @@ from xetfs.telemetry import Counters
 
 log = logging.getLogger(__name__)
 
-EARLY_BYTES: Final = 12 * MIB
-EARLY_PARTS: Final = 8
+EARLY_BYTES: Final = 8 * MIB
+EARLY_PARTS: Final = 4
 """A window shorter than that is one of the first of a reader, who waits for it: it comes over as many connections."""
 EARLY_PART_BYTES_MIN: Final = 1 * MIB
 EARLY_PART_S: Final = 0.05
