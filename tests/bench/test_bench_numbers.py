@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from benchlib.figures import Figure, Spread, at_least, at_most, number, ratios
 from benchlib.processes import account, parse_faults, parse_peak, peak_bytes
 from benchlib.quiet import available_bytes, busy_share, touch_memory
 from benchlib.records import longest_chain, traffic_of, within
+from benchlib.scenarios_start import run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -166,3 +168,15 @@ def test_growth_is_that_of_neighbours_and_from_nothing_to_nothing_none() -> None
 def test_the_points_of_a_curve_are_in_the_order_of_their_sizes() -> None:
     found = by_size({"large": [3, 4], "small": [1, 2]}, {"small": 10, "large": 1000}, lambda sample: sample * 2)
     assert list(found.items()) == [(10, (2, 4)), (1000, (6, 8))]
+
+
+def test_a_command_that_is_timed_is_waited_for_without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which made its time a multiple of them."""
+
+    def sleep(seconds: float) -> None:
+        raise AssertionError("slept while a command ran")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    run(sys.executable, "-c", "pass")
+    with pytest.raises(subprocess.CalledProcessError):
+        run(sys.executable, "-c", "raise SystemExit(3)")
