@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import time
@@ -40,6 +41,16 @@ def test_nothing_heavy_is_loaded_to_answer_a_user(arguments: list[str]) -> None:
     loaded = set(done.stderr.splitlines()[-1].split())
     assert "argparse" in loaded
     assert not loaded & HEAVY
+
+
+def test_a_mount_loads_no_library_of_command_lines_and_colours() -> None:
+    for name in ("click", "rich", "pygments"):
+        assert importlib.util.find_spec(name), "not installed, so that this shows nothing"
+    program = "import sys\nimport xetfs.repo\nimport xetfs.fs.mount\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "httpx" in loaded
+    assert not loaded & {"click", "rich", "pygments"}
 
 
 def test_help_says_how_long_it_takes(command: Command) -> None:
