@@ -45,15 +45,16 @@ class MerkleHash(bytes):
     @classmethod
     def from_hex(cls, text: str) -> MerkleHash:
         """Read the text form. Raises ProtocolViolation unless it is 64 hex digits."""
-        return cls.all_from_hex([text])[0]
+        if len(text) != _TEXT_DIGITS or _TEXTS.fullmatch(text) is None:
+            raise ProtocolViolation(f"not a hash: {text!r:.80}")
+        return cls(_reversed_groups(bytes.fromhex(text)))
 
     @classmethod
     def all_from_hex(cls, texts: Sequence[str]) -> list[MerkleHash]:
-        """Read many at once, which takes a fourth of the time."""
+        """Read many at once, which takes half of the time."""
         digits = "".join(texts)
         if set(map(len, texts)) - {_TEXT_DIGITS} or _TEXTS.fullmatch(digits) is None:
-            wrong = next(text for text in texts if len(text) != _TEXT_DIGITS or _TEXTS.fullmatch(text) is None)
-            raise ProtocolViolation(f"not a hash: {wrong!r:.80}")
+            return [cls.from_hex(text) for text in texts]  # one of them is none, and says so
         raw = _reversed_groups(bytes.fromhex(digits))
         return [cls(raw[at : at + HASH_BYTES]) for at in range(0, len(raw), HASH_BYTES)]
 
