@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -16,7 +17,7 @@ from conftest_reader import FakeCas, FakeFile, open_bench
 from xetfs.protocol.ranges import ByteRange, HttpRange
 from xetfs.protocol.reconstruction import SignedUrl
 from xetfs.reader.line import (
-    ARRIVALS_SURE,
+    ARRIVALS,
     PART_BYTES_MAX,
     PART_BYTES_MIN,
     TRANSFERS_UNKNOWN,
@@ -156,18 +157,41 @@ async def test_a_line_is_full_when_as_much_is_under_way_as_it_brings_in_some_sec
 
 
 async def test_a_line_carries_after_a_pause_what_it_carried_before(autojump_clock: object) -> None:
-    """Until what arrives shows what it carries now: a pause in which nobody asked for anything says nothing about the line."""
+    """A time in which nobody asked for anything says nothing about the line."""
     line = TransferLine()
     for _ in range(4):
         with line.transfer(10 * MIB):
             await trio.sleep(1)
-    await trio.sleep(5)
+        await trio.sleep(5)
     with line.transfer(MIB):
         assert not line.full(round(0.9 * UNDER_WAY_S * 10 * MIB))
-        for _ in range(ARRIVALS_SURE):
+        assert line.full(round(1.1 * UNDER_WAY_S * 10 * MIB))
+        for _ in range(ARRIVALS):
             with line.transfer(10 * KIB):
                 await trio.sleep(1)
         assert line.full(UNDER_WAY_BYTES_MIN)
+
+
+async def test_a_line_that_became_slow_is_known_as_such_though_nothing_comes_side_by_side(autojump_clock: object) -> None:
+    line = TransferLine()
+    for size in (100 * MIB, *[100 * KIB] * ARRIVALS):
+        with line.transfer(size):
+            await trio.sleep(1)
+        await trio.sleep(5)
+    assert line.full(UNDER_WAY_BYTES_MIN)
+
+
+async def test_transfers_that_fail_are_no_reason_to_go_on_believing_in_a_line(autojump_clock: object) -> None:
+    line = TransferLine()
+    with line.transfer(10 * MIB):
+        await trio.sleep(1)
+    for _ in range(20):
+        with suppress(OSError), line.transfer(10 * MIB):
+            await trio.sleep(10)
+            raise OSError("gone")
+        await trio.sleep(20)
+    with line.transfer(MIB):
+        assert line.full(UNDER_WAY_BYTES_FIRST)
 
 
 async def test_an_early_window_comes_over_as_many_connections_as_make_it_faster(autojump_clock: object) -> None:

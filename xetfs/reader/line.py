@@ -5,6 +5,7 @@ Event loop only; seconds on trio's clock.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -29,10 +30,8 @@ UNDER_WAY_BYTES_FIRST: Final = 4 * MIB
 """As long as nothing is known of the line."""
 ARRIVALS: Final = 16
 """The latest transfers, from whose ends the rate of the line is known."""
-ARRIVALS_SURE: Final = 4
-"""So many after a pause show what the line carries; until then, that is at least what it carried before."""
 KNOWN_S: Final = 60.0
-"""How long after the last transfer that counts: a machine may have been carried to another network."""
+"""After a pause as long as this the line is an unknown one: a machine may have been carried to another network."""
 TRANSFERS_UNKNOWN: Final = 4
 WINDOW_S: Final = 4.0
 """A program that waits for a window, with others beside it, should have it long before its deadline."""
@@ -48,8 +47,10 @@ class TransferLine:
 
     def __init__(self) -> None:
         self._began: dict[object, float] = {}  # of the transfers under way, the oldest first
-        self._arrivals: deque[tuple[float, int]] = deque([(0.0, 0)], ARRIVALS)  # since there was last nothing under way
-        self._before: float | None = None  # bytes a second until then
+        # When they ended, on a clock that stands still in pauses, and their bytes.
+        self._arrivals: deque[tuple[float, int]] = deque(maxlen=ARRIVALS)
+        self._came_at = -math.inf  # when a transfer last ended
+        self._paused_s = 0.0
         self._byte_s: float | None = None  # what a byte of a long transfer takes at best
 
     @contextmanager
@@ -57,18 +58,25 @@ class TransferLine:
         """A transfer of `size` bytes is under way."""
         transfer, began = object(), trio.current_time()
         if not self._began:
-            self._before = self._bytes_s if began - self._arrivals[-1][0] < KNOWN_S else None
-            self._arrivals.clear()
-            self._arrivals.append((began, 0))
+            self._go_on(began)
         self._began[transfer] = began
         try:
             yield
         finally:
             del self._began[transfer]
-        self._arrivals.append((trio.current_time(), size))
+        self._came_at = trio.current_time()
+        self._arrivals.append((self._came_at - self._paused_s, size))
         if size >= SAMPLE_BYTES_MIN:
             byte_s = (trio.current_time() - began) / size
             self._byte_s = byte_s if self._byte_s is None else min(byte_s, self._byte_s * FORGET)
+
+    def _go_on(self, now: float) -> None:
+        """Something is under way again, after a pause in which nothing was, or nothing came."""
+        if now - self._came_at < KNOWN_S:
+            self._paused_s += now - self._came_at
+        else:
+            self._arrivals.clear()
+            self._arrivals.append((now - self._paused_s, 0))
 
     @property
     def part_bytes(self) -> int:
@@ -97,7 +105,6 @@ class TransferLine:
     def _bytes_s(self) -> float | None:
         """What all transfers together brought in a second lately; None while that is not known."""
         if len(self._arrivals) < 2:
-            return self._before
+            return None
         first, last = self._arrivals[0], self._arrivals[-1]
-        rate = (sum(size for _, size in self._arrivals) - first[1]) / max(last[0] - first[0], 1e-3)
-        return rate if len(self._arrivals) > ARRIVALS_SURE else max(rate, self._before or 0.0)
+        return (sum(size for _, size in self._arrivals) - first[1]) / max(last[0] - first[0], 1e-3)
