@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import pytest
 import trio
+import trio.testing
 from loopback import CANARY, Asked, Handler, Loopback, answer, client_of, serving
 
 from xetfs.cas.client import CasClient
+from xetfs.cas.facts import FACT_LIFETIME_S
 from xetfs.errors import (
     AccessDenied,
     AuthRequired,
@@ -90,14 +92,31 @@ async def test_a_reconstruction_is_asked_for_with_the_cas_token() -> None:
 
 
 @pytest.mark.parametrize("status", [404, 501])
-async def test_an_older_cas_is_asked_in_version_one_from_then_on(status: int) -> None:
+async def test_an_older_cas_is_asked_in_version_one_until_that_expires(status: int, mock_clock: trio.testing.MockClock) -> None:
     async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
         return answer(status) if asked.path.startswith("/v2/") else answer(200, V1)
 
     async with cas_of(handler) as cas:
         first = await cas.client.reconstruction(FILE, SPAN)
         assert first.terms
-        another = CasClient(cas.http, lambda: cas.client._tokens.get())
+        await cas.client.reconstruction(FILE, SPAN)
+        assert [path[:4] for path in cas.server.paths] == ["/v2/", "/v1/", "/v1/"]
+        mock_clock.jump(FACT_LIFETIME_S + 1)
+        await cas.client.reconstruction(FILE, SPAN)
+        assert [path[:4] for path in cas.server.paths[3:]] == ["/v2/", "/v1/"]
+
+
+async def test_clients_of_an_engine_share_what_is_known_of_a_server() -> None:
+    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        return answer(404) if asked.path.startswith("/v2/") else answer(200, V1)
+
+    async with cas_of(handler) as cas:
+        await cas.client.reconstruction(FILE, SPAN)
+
+        async def token() -> XetToken:
+            return XetToken(cas.server.url, Secret(CANARY), 2_000_000_000)
+
+        another = CasClient(cas.http, token, facts=cas.client.facts, now_s=lambda: 1_000_000_000)
         await another.reconstruction(FILE, SPAN)
         assert [path[:4] for path in cas.server.paths] == ["/v2/", "/v1/", "/v1/"]
 
@@ -201,6 +220,28 @@ async def test_a_cas_without_proofs_is_asked_once(status: int) -> None:
         for _ in range(3):
             assert isinstance(await failing(cas, lambda client: client.range_proof(FILE, SPAN)), EntryNotFound)
         assert len(cas.server.asked) == 2
+
+
+async def test_proofs_are_asked_for_again_once_the_verdict_expires(
+    mock_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    offered = False
+
+    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        if "/reconstructions/" in asked.path:
+            return answer(200, V2)
+        return answer(200, PROOF) if offered else answer(404)
+
+    async with cas_of(handler) as cas:
+        for _ in range(2):
+            await cas.client.reconstruction(FILE, SPAN)
+            assert isinstance(await failing(cas, lambda client: client.range_proof(FILE, SPAN)), EntryNotFound)
+            assert cas.client.proofless
+            mock_clock.jump(FACT_LIFETIME_S + 1)
+            assert not cas.client.proofless
+        assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1, "once, not every ten minutes"
+        offered = True
+        assert (await cas.client.range_proof(FILE, SPAN)).covers(SPAN)
 
 
 async def test_a_file_without_a_proof_says_nothing_about_a_cas_that_proves() -> None:

@@ -3,13 +3,10 @@ from __future__ import annotations
 import pytest
 import trio
 from loopback import Names
-from new_servers import nothing_known_of_servers
 
 from xetfs.cas.client import CasClient
 from xetfs.net import reach, retry
 from xetfs.reader import windows, xet_source
-
-__all__ = ["nothing_known_of_servers"]
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 import small_hub
 import trio
-from new_servers import forget_servers
 from small_hub import EMPTY, LFS, NESTED, PLAIN, REPO, XET
 
 from xetfs import telemetry
-from xetfs.cas.client import CasClient
 from xetfs.errors import ProtocolViolation
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
@@ -119,8 +117,9 @@ async def test_without_proofs_a_part_is_raised_when_its_xorb_is_known_whole(hub:
         view = await opened.open_repo(RepoRef.parse(REPO))
         for other in (NESTED, XET):  # until it is known that there are no proofs, a little more than asked is loaded
             await read(view, other, 10)
-        assert CasClient._proofless
+        proofs = asked(hub, "file-chunk-hashes")
         await read(view, "two.bin", 500_000)
+        assert asked(hub, "file-chunk-hashes") == proofs, "it is known that there are none"
         await wait_for_level(view, "two.bin", "xorb")
         assert opened.counters[telemetry.READER_XORBS_RIGHT] == 1
         assert (await opened.statistics()).files[Level.XORB] == 1
@@ -160,11 +159,13 @@ async def test_proof_gives_out_nothing_below_it(hub: TestHub, tmp_path: Path) ->
         assert await read(view, PLAIN) == small_hub.content_of()[PLAIN]
         with pytest.raises(ProtocolViolation, match="xetfs verify"):
             await read(view, LFS, 10)
-        hub.options.proof_status = 404
-        CasClient._proving.clear()
+        assert [await level(view, name) for name in (XET, PLAIN, LFS)] == ["proof", "file", "none"]
+    hub.options.proof_status = 404
+    async with open_engine(settings(hub, tmp_path, verify="proof")) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
         with pytest.raises(ProtocolViolation, match="no proof to be had"):
             await read(view, NESTED, 10)
-        assert [await level(view, name) for name in (XET, PLAIN, LFS, NESTED)] == ["proof", "file", "none", "none"]
+        assert await level(view, NESTED) == "none"
 
 
 async def test_the_level_outlives_the_reader(hub: TestHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +192,6 @@ async def leave_without_proof(hub: TestHub, tmp_path: Path, end: int | None = No
         data = await read(view, XET, end)
         assert await level(view, XET) == "framing"
     hub.options.proof_status = 200
-    forget_servers()
     hub.log.reset()
     return data
 

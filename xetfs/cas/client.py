@@ -1,8 +1,8 @@
 """CasClient: how the files of one repo and commit are made up, and the bytes of xorbs.
 
 Two kinds of request. Questions (reconstructions, proofs) go to the CAS with its token, which is kept fresh and replaced once when
-it is refused. Data comes from wherever a signed URL points, without any token. What is learned about a server (no version 2,
-no proofs, no multi-range) is kept per origin, for the life of the process.
+it is refused. Data comes from wherever a signed URL points, without any token. What is learnt about a server (no version 2,
+no proofs, no multi-range) is kept per origin, for a while (cas/facts.py).
 Source: Xet spec, "Reconstruction" and "Authentication"; xet-core cas_client/remote_client.rs.
 """
 
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Container, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal
 
+from xetfs.cas.facts import Fact, ServerFacts
 from xetfs.cas.fetching import Part, fetch_parts
 from xetfs.cas.token import TokenSource
 from xetfs.errors import AccessDenied, AuthRequired, EntryNotFound, Offline, ProtocolViolation, Unavailable, XetfsError
@@ -32,25 +33,26 @@ log = logging.getLogger(__name__)
 class CasClient:
     """One per repo and commit, since a token is good for these alone."""
 
-    _v1_only: ClassVar[set[Origin]] = set()
-    """CAS servers that refused version 2 and then answered version 1. The file may be missing from both, hence "then"."""
-    _answering: ClassVar[set[Origin]] = set()
-    _proving: ClassVar[set[Origin]] = set()
-    _proofless: ClassVar[set[Origin]] = set()
-    """CAS servers that answered a reconstruction, never a proof, and had no endpoint for one."""
-
     def __init__(
-        self, http: HttpClient, fetch_token: Callable[[], Awaitable[XetToken]], *, now_s: Callable[[], float] = time.time
+        self,
+        http: HttpClient,
+        fetch_token: Callable[[], Awaitable[XetToken]],
+        *,
+        facts: ServerFacts | None = None,
+        now_s: Callable[[], float] = time.time,
     ) -> None:
-        """fetch_token: asks the Hub, every time it is called. now_s: wall clock."""
+        """fetch_token: asks the Hub, every time it is called. facts: those of the engine; by default this client's own.
+        now_s: wall clock.
+        """
         self._http = http
+        self.facts = facts or ServerFacts()
         self._tokens = TokenSource(fetch_token, now_s=now_s)
         self._origin: Origin | None = None
 
     @property
     def proofless(self) -> bool:
-        """Whether the CAS that was asked last is known to offer no proofs."""
-        return self._origin in self._proofless
+        """True if the CAS that was asked last is known to offer no proofs."""
+        return self.facts.holds(self._origin, Fact.NO_PROOFS)
 
     async def prepare(self) -> None:
         """Get a token, if none is at hand, so that the next question need not wait for one. Raises nothing."""
@@ -70,42 +72,41 @@ class CasClient:
         what = f"reconstruction of {file.hex()[:12]}"
         headers = {"range": f"bytes={span.to_http()}"}
         self._http.counters.add(CAS_RECONSTRUCTIONS)
-        origin, answer = await self._ask(f"/v2/reconstructions/{file.hex()}", headers, what, unless=self._v1_only)
+        origin, answer = await self._ask(f"/v2/reconstructions/{file.hex()}", headers, what, unless=Fact.V1_ONLY)
         if answer is not None and answer.status not in (404, 501):
             return self._parse(origin, answer, 2, what)
         origin, answer = await self._ask(f"/v1/reconstructions/{file.hex()}", headers, what)
         assert answer is not None
         found = self._parse(origin, answer, 1, what)
-        self._v1_only.add(origin)
+        self.facts.note(origin, Fact.V1_ONLY)  # only now: the file may be missing from both
         return found
 
     def _parse(self, origin: Origin, answer: Answer, version: Literal[1, 2], what: str) -> Reconstruction:
         if answer.status != 200:
             raise _refusal(answer, what)
         found = parse_reconstruction(answer.body, version)
-        self._answering.add(origin)
+        self.facts.note(origin, Fact.HAS_FILES)
         return found
 
     async def range_proof(self, file: FileId, span: ByteRange) -> RangeProof:
         """Merkle summaries of everything around `span`, from which its chunks can be proven to belong to `file`.
 
-        Raises EntryNotFound when there is none to be had: the server has no such file, or no proofs at all (which is remembered,
-        and asking again then costs no request); else as `reconstruction`.
+        Raises EntryNotFound when there is none to be had: the server has no such file, or no proofs at all (which is
+        remembered for a while, and asking again then costs no request); else as `reconstruction`.
         """
         what = f"range proof of {file.hex()[:12]}"
         headers = {"x-range-dirty": f"bytes={span.to_http()}"}
-        origin, answer = await self._ask(f"/v2/file-chunk-hashes/{file.hex()}", headers, what, unless=self._proofless)
+        origin, answer = await self._ask(f"/v2/file-chunk-hashes/{file.hex()}", headers, what, unless=Fact.NO_PROOFS)
         if answer is None:
             raise EntryNotFound(f"{what}: {origin} offers no proofs")
         if answer.status == 200:
             proof = parse_range_proof(answer.body)
-            self._proving.add(origin)
+            self.facts.note(origin, Fact.PROVES)
             return proof
         # A 404 may as well speak of the file, so it counts only against a server that is known to have files.
-        missing = answer.status in (405, 501) or (answer.status == 404 and origin in self._answering)
-        if missing and origin not in self._proving:
-            if origin not in self._proofless:
-                self._proofless.add(origin)
+        missing = answer.status in (405, 501) or (answer.status == 404 and self.facts.holds(origin, Fact.HAS_FILES))
+        if missing and not self.facts.holds(origin, Fact.PROVES):
+            if self.facts.note(origin, Fact.NO_PROOFS):
                 log.warning("a server offers no proofs: files are checked when they are known whole server=%s", origin)
             raise EntryNotFound(f"{what}: {origin} offers no proofs")
         raise _refusal(answer, what)
@@ -116,12 +117,12 @@ class CasClient:
         Buffers are as long as their ranges, which do not overlap; after an error or a cancellation their content is undefined.
         Raises SignedUrlExpired (ask for the reconstruction again), Unavailable, RateLimited, ProtocolViolation.
         """
-        await fetch_parts(self._http, url, parts)
+        await fetch_parts(self._http, self.facts, url, parts)
 
     async def _ask(
-        self, path: str, headers: dict[str, str], what: str, *, unless: Container[Origin] = ()
+        self, path: str, headers: dict[str, str], what: str, *, unless: Fact | None = None
     ) -> tuple[Origin, Answer | None]:
-        """The CAS's origin and its answer to a question; None, and no request, if the origin is among `unless`."""
+        """The CAS's origin and its answer to a question; None, and no request, while `unless` holds of it."""
         token = await self._tokens.get()
         self._origin = Origin.of(token.cas_url)
         answer = await self._send(token, path, headers, what, unless)
@@ -130,17 +131,15 @@ class CasClient:
             answer = await self._send(token, path, headers, what, unless)
         return Origin.of(token.cas_url), answer
 
-    async def _send(
-        self, token: XetToken, path: str, headers: dict[str, str], what: str, unless: Container[Origin]
-    ) -> Answer | None:
+    async def _send(self, token: XetToken, path: str, headers: dict[str, str], what: str, unless: Fact | None) -> Answer | None:
         origin = Origin.of(token.cas_url)
-        if origin in unless:
+        if unless is not None and self.facts.holds(origin, unless):
             return None
         credentials = Credentials(origin, token.access_token)
         try:
             return await self._http.request(token.cas_url + path, what, headers=headers, credentials=credentials)
         except (Offline, ProtocolViolation, Unavailable):
-            if origin not in self._answering:  # perhaps it is not, or no longer, where the CAS is
+            if not self.facts.holds(origin, Fact.HAS_FILES):  # perhaps it is not, or no longer, where the CAS is
                 self._tokens.forget(token)
             raise
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import trio
 
+from xetfs.cas.facts import Fact, ServerFacts
 from xetfs.errors import ProtocolViolation, SignedUrlExpired, Unavailable, XetfsError
 from xetfs.net.bodies import take_range
 from xetfs.net.client import HttpClient
@@ -35,12 +36,8 @@ RANGES_MAX: Final = 256
 FRAME_BYTES_MAX: Final = 1 * KIB
 """Bytes of boundary and headers allowed for each part of a multipart body."""
 
-_single_range_origins: set[Origin] = set()
-"""Servers seen to ignore or join several ranges. Bounded by the policy of hosts and by SINGLE_RANGE_ORIGINS_MAX."""
-SINGLE_RANGE_ORIGINS_MAX: Final = 1000
 
-
-async def fetch_parts(http: HttpClient, url: SignedUrl, parts: Sequence[Part]) -> None:
+async def fetch_parts(http: HttpClient, facts: ServerFacts, url: SignedUrl, parts: Sequence[Part]) -> None:
     """Fill each part's buffer, which is as long as its range. Ranges may not overlap. After an error the buffers are undefined.
 
     Raises SignedUrlExpired (403), Unavailable, RateLimited, ProtocolViolation.
@@ -49,12 +46,11 @@ async def fetch_parts(http: HttpClient, url: SignedUrl, parts: Sequence[Part]) -
         if len(span) != len(into):
             raise ValueError(f"{len(into)} bytes of room for {span}")
     origin = Origin(url.scheme, url.host, url.port)
-    if 1 < len(parts) <= RANGES_MAX and origin not in _single_range_origins:
+    if 1 < len(parts) <= RANGES_MAX and not facts.holds(origin, Fact.SINGLE_RANGES):
         length = sum(len(span) for span, _ in parts)
         if await http.retrying(lambda number: http.hedged(origin, length, lambda: _fetch_multipart(http, url, parts, number))):
             return
-        if len(_single_range_origins) < SINGLE_RANGE_ORIGINS_MAX:
-            _single_range_origins.add(origin)
+        facts.note(origin, Fact.SINGLE_RANGES)
         log.debug("asking for one range at a time from now on: origin=%s", origin)
     await _fetch_each(http, url, origin, parts)
 

@@ -19,6 +19,7 @@ import trio
 
 from xetfs import telemetry
 from xetfs.cas.client import CasClient
+from xetfs.cas.facts import ServerFacts
 from xetfs.hub.client import HubClient
 from xetfs.net.client import HttpClient, open_http_client
 from xetfs.protocol import formats
@@ -79,6 +80,7 @@ class Engine:
         self.shelf = shelf
         self._http = http
         self._hub = HubClient(http, settings)
+        self._facts = ServerFacts()
         self._nursery = nursery
         self._fetcher = Fetcher(nursery, shelf, settings)
         self._revisions = Revisions(self._hub, shelf, settings)
@@ -93,7 +95,7 @@ class Engine:
         credentials and the bytes; EntryNotFound or NotADirectory if there is no such subfolder.
         """
         info = await self._revisions.resolve(ref)
-        cas = CasClient(self._http, partial(self._hub.xet_token, info.repo, info.commit))
+        cas = CasClient(self._http, partial(self._hub.xet_token, info.repo, info.commit), facts=self._facts)
         lister = Lister(
             self._hub,
             self.shelf,
