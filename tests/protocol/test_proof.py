@@ -131,7 +131,7 @@ def test_windows_at_the_edges_of_a_file(count: int) -> None:
         assert parse_range_proof(encode(answer)).covers(span)
 
 
-def test_windows_end_after_two_stable_chunks_and_merge_where_they_meet() -> None:
+def test_windows_end_after_two_stable_chunks_and_merge_where_they_overlap() -> None:
     lengths = [20_000, 130_000, 20_000, 130_000, 20_000, 20_000, 20_000, 20_000, 122_880, 16_383, 16_384, 122_879, 5]
     leaves = [(chunk_hash(bytes([i])), length) for i, length in enumerate(lengths)]
     starts = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
@@ -147,7 +147,8 @@ def test_windows_end_after_two_stable_chunks_and_merge_where_they_meet() -> None
     assert windows(chunks(0, 0)) == [[0, 6]]
     assert windows(chunks(7, 7)) == [[7, 12]]
     assert windows(chunks(7, 7), chunks(0, 0)) == [[0, 6], [7, 12]]
-    assert windows(chunks(6, 6), chunks(0, 0)) == [[0, 12]]
+    assert windows(chunks(6, 6), chunks(0, 0)) == [[0, 6], [6, 12]]
+    assert windows(chunks(5, 5), chunks(0, 0)) == [[0, 8]]
     assert windows(chunks(4, 4), chunks(0, 0)) == [[0, 7]]
     assert windows(chunks(12, 12), ByteRange(7, 7)) == [[12, 13]]
 

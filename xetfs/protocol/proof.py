@@ -195,7 +195,8 @@ def proof_windows(starts: Sequence[int], asked: Sequence[ByteRange]) -> list[tup
     """Chunk ranges [start, end) of the windows. starts: where each chunk begins, and at last the size of the file.
 
     A window goes on after its byte range until two chunks in a row were cut by their content: where a writer that changes the
-    range would cut again as before. Raises ValueError if no byte of the file was asked for.
+    range would cut again as before. Windows that overlap are merged; windows that only touch stay apart, as in the answers of
+    xet-client's `build_file_chunk_hashes_response`. Raises ValueError if no byte of the file was asked for.
     """
     count = len(starts) - 1
     windows: list[tuple[int, int]] = []
@@ -207,7 +208,7 @@ def proof_windows(starts: Sequence[int], asked: Sequence[ByteRange]) -> list[tup
         while end < count and stable < 2:
             stable = stable + 1 if _STABLE_BYTES_MIN <= starts[end + 1] - starts[end] < _STABLE_BYTES_MAX else 0
             end += 1
-        if windows and first <= windows[-1][1]:
+        if windows and first < windows[-1][1]:
             windows[-1] = (windows[-1][0], max(end, windows[-1][1]))
         else:
             windows.append((first, end))
