@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -81,7 +82,7 @@ class Problem(Exception):
         self.headers = tuple(headers)
 
     def to_response(self) -> Response:
-        headers = [*self.headers, ("X-Error-Message", self.message.encode("ascii", "replace").decode())]
+        headers = [*self.headers, ("X-Error-Message", re.sub(r"[^ -~]", "?", self.message))]
         if self.code:
             headers.append(("X-Error-Code", self.code))
         return json_response({"error": self.message}, self.status, headers)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from pathlib import PurePosixPath
 from typing import IO, Any, Final
 from urllib.parse import quote
@@ -210,7 +211,9 @@ class Uploads:
 
 
 def disposition(name: str) -> str:
-    plain = name.encode("ascii", "replace").decode().replace('"', "'").replace("\\", "_")
+    """Content-Disposition for a file of any name: in full as RFC 8187 encodes it, and for old clients as RFC 6266's plain
+    `filename`, where whatever could end the string or the header line becomes `_`."""
+    plain = re.sub(r"[^ !#-\[\]-~]", "_", name)
     return f"inline; filename*=UTF-8''{quote(name.encode('utf-8', 'surrogatepass'))}; filename=\"{plain}\";"
 
 
