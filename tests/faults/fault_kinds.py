@@ -234,6 +234,27 @@ def listed(**members: Any) -> Kind:
     return lie(change)
 
 
+def beside(**members: Any) -> Kind:
+    """An odd entry before the honest ones: the first of them, changed."""
+
+    def change(value: Any) -> None:
+        value.insert(
+            0, {name: member for name, member in {**value[0], "path": "dir/odd", **members}.items() if member is not ...}
+        )
+
+    return lie(change)
+
+
+def without(*names: str) -> Kind:
+    """The answer less these members."""
+
+    def change(value: Any) -> None:
+        for name in names:
+            del value[name]
+
+    return lie(change)
+
+
 def _names(value: Any) -> None:
     """Names beside the honest one that no directory may have."""
     honest = value[0]
@@ -334,6 +355,13 @@ KINDS: Final[dict[str, Kind]] = {
     "pages in a circle": page_in_a_circle,
     "names that lead out": lie(_names),
     "a file of 64 TiB": listed(size=2**46, lfs=None),
-    "a file of negative size": listed(size=-1),
-    "a file of 2^70 bytes": listed(size=2**70),
+    "a file of negative size": beside(size=-1),
+    "a file of 2^70 bytes": beside(size=2**70),
+    "an entry of unknown type": beside(type="unknown"),
+    "an entry without a path": beside(path=...),
+    "an entry whose path is empty": beside(path=""),
+    "decorations that are odd": listed(oid=None, lfs=None, xetHash="*" * 64, lastCommit={"date": "yesterday"}),
+    "a list of something else": lie(lambda value: value.__setitem__(slice(None), [{"error": "no"}])),
+    "optional fields left out": without("lastModified", "private", "gated", "disabled", "id", "createdAt"),
+    "optional fields that are odd": lie(lambda value: value.update(lastModified=None, private=None, gated=True, disabled=None)),
 }

@@ -241,7 +241,7 @@ def _read_tree(data: bytes) -> bool:
     text = data.decode("latin-1")
     accepted = False
     with suppress(ProtocolViolation):
-        assert len(parse_tree_page(data)) <= len(data)
+        assert len(parse_tree_page(data).entries) <= len(data)
         accepted = True
     with suppress(ProtocolViolation):
         accepted |= parse_next_link(text) is not None

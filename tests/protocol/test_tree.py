@@ -1,6 +1,7 @@
 import gc
 import json
 import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,8 +37,15 @@ def page(*entries: object) -> bytes:
     return json.dumps(entries).encode()
 
 
+def read(*entries: object) -> tuple[TreeEntry, ...]:
+    """The entries of a page of which nothing is odd."""
+    parsed = parse_tree_page(page(*entries))
+    assert parsed.odd == ()
+    return parsed.entries
+
+
 def test_a_page_of_a_listing() -> None:
-    directory, plain, xet = parse_tree_page(page(DIRECTORY, PLAIN, XET_FILE))
+    directory, plain, xet = read(DIRECTORY, PLAIN, XET_FILE)
     assert directory == TreeEntry("sub", "directory", 0, OID)
     assert plain == TreeEntry("README.md", "file", 1200, OID)
     assert xet == TreeEntry(
@@ -52,11 +60,11 @@ def test_a_page_of_a_listing() -> None:
 
 
 def test_entries_of_little_are_enough() -> None:
-    assert parse_tree_page(page({"type": "file", "path": "a", "size": 0, "xetHash": None, "lfs": None, "lastCommit": None})) == (
-        TreeEntry("a", "file", 0),
-    )
-    assert parse_tree_page(page({**PLAIN, "lfs": {"oid": SHA256}}))[0].size == 1200
-    assert parse_tree_page(b"[]") == ()
+    nothing = {"oid": None, "xetHash": None, "lfs": None, "lastCommit": None}
+    assert read({"type": "file", "path": "a", "size": 0, **nothing}) == (TreeEntry("a", "file", 0),)
+    assert read({"type": "directory", "path": "d"}) == (TreeEntry("d", "directory", 0),)
+    assert read({**PLAIN, "lfs": {"oid": SHA256}})[0].size == 1200
+    assert read() == ()
 
 
 @pytest.mark.parametrize(
@@ -69,17 +77,18 @@ def test_entries_of_little_are_enough() -> None:
     ],
 )
 def test_times_are_what_a_file_system_can_carry(date: str, mtime_s: int) -> None:
-    assert parse_tree_page(page({**PLAIN, "lastCommit": {"date": date}}))[0].mtime_s == mtime_s
+    assert read({**PLAIN, "lastCommit": {"date": date}})[0].mtime_s == mtime_s
 
 
 @pytest.mark.parametrize("path", ["../../etc/passwd", "/abs", "a\0b", "a\nb", "\ud800", "ü/" + "n" * 300, ".", "a//b"])
 def test_whether_a_name_can_be_served_is_not_decided_here(path: str) -> None:
-    assert parse_tree_page(page({**PLAIN, "path": path}))[0].path == path
+    assert read({**PLAIN, "path": path})[0].path == path
 
 
 @pytest.mark.parametrize(
     "change",
     [
+        {"type": "unknown"},
         {"type": "symlink"},
         {"type": None},
         {"type": ["file"]},
@@ -89,38 +98,75 @@ def test_whether_a_name_can_be_served_is_not_decided_here(path: str) -> None:
         {"size": "1200"},
         {"size": None},
         {"size": 2**53 + 1},
-        {"oid": "xyz"},
-        {"oid": OID.upper().replace("1", "A")},
-        {"oid": None},
+        {"size": 2**70},
         {"lfs": "x"},
-        {"lfs": {"size": 5}},
-        {"lfs": {"oid": SHA256[1:], "size": 5}},
         {"lfs": {"oid": SHA256, "size": -5}},
         {"lfs": {"oid": SHA256, "size": None}},
-        {"xetHash": "00"},
-        {"xetHash": 7},
-        {"xetHash": "zz" * 32},
+    ],
+)
+def test_an_entry_that_makes_no_sense_is_left_out_and_named(change: dict[str, Any]) -> None:
+    parsed = parse_tree_page(page(DIRECTORY, {**PLAIN, **change}, XET_FILE))
+    assert [entry.path for entry in parsed.entries] == ["sub", "sub/w.bin"]
+    [what] = parsed.odd
+    assert "README.md" in what
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"oid": "xyz"},
+        {"oid": OID.upper().replace("1", "A")},
+        {"oid": 7},
         {"lastCommit": "yesterday"},
         {"lastCommit": {}},
         {"lastCommit": {"date": "yesterday"}},
         {"lastCommit": {"date": 5}},
     ],
 )
-def test_a_malformed_entry_is_named(change: dict[str, Any]) -> None:
-    with pytest.raises(ProtocolViolation, match=r"README\.md"):
-        parse_tree_page(page(DIRECTORY, {**PLAIN, **change}))
+def test_what_only_decorates_an_entry_is_ignored_when_it_is_odd(change: dict[str, Any]) -> None:
+    parsed = parse_tree_page(page({**PLAIN, **change}))
+    assert parsed.entries == (TreeEntry("README.md", "file", 1200, OID if "oid" not in change else ""),)
+    [what] = parsed.odd
+    assert "README.md" in what
 
 
-@pytest.mark.parametrize("path", [None, "", 5, "x" * 20_000])
-def test_an_entry_needs_a_path(path: object) -> None:
-    with pytest.raises(ProtocolViolation):
-        parse_tree_page(page({**PLAIN, "path": path}))
+@pytest.mark.parametrize("xet_hash", ["*" * 64, "00", 7, "zz" * 32, {}])
+def test_a_file_whose_hash_is_masked_is_there_without_one(xet_hash: object) -> None:
+    """The Hub has answered with 64 asterisks. Such a file is read through `/resolve/`, and checked by its SHA-256."""
+    parsed = parse_tree_page(page(PLAIN, {**XET_FILE, "xetHash": xet_hash}))
+    assert len(parsed.entries) == 2
+    assert parsed.entries[1] == TreeEntry("sub/w.bin", "file", 6_000_000, OID, sha256=bytes.fromhex(SHA256), mtime_s=1795244501)
+    [what] = parsed.odd
+    assert "sub/w.bin" in what
+
+
+@pytest.mark.parametrize(
+    "lfs", [{"size": 5}, {"oid": "*" * 64, "size": 5}, {"oid": SHA256[1:], "size": 5}, {"oid": 1, "size": 5}]
+)
+def test_the_oid_of_a_pointer_is_not_taken_for_that_of_the_content(lfs: dict[str, Any]) -> None:
+    """Without a SHA-256 and a file id nothing tells what the content is; to check it by the pointer's id would refuse it."""
+    for masked in ({}, {"xetHash": "*" * 64}):
+        [entry] = parse_tree_page(page({**PLAIN, "lfs": lfs, **masked})).entries
+        assert entry == TreeEntry("README.md", "file", 5)
+    [in_xet] = parse_tree_page(page({**PLAIN, "lfs": lfs, "xetHash": XET})).entries
+    assert (in_xet.oid, in_xet.file_id) == (OID, MerkleHash.from_hex(XET))
+    [no_lfs] = parse_tree_page(page({**PLAIN, "xetHash": "*" * 64})).entries
+    assert no_lfs == TreeEntry("README.md", "file", 1200)
+
+
+@pytest.mark.parametrize(
+    "value", [*({**PLAIN, "path": path} for path in (None, "", 5, "x" * 20_000)), None, 1, [], {}, "README.md"]
+)
+def test_an_entry_without_a_path_is_left_out(value: object) -> None:
+    parsed = parse_tree_page(page(value, DIRECTORY))
+    assert [entry.path for entry in parsed.entries] == ["sub"]
+    assert len(parsed.odd) == 1
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{}", b"null", b"[1]", b"[[]]", b"[" * 100_000, b"<html>", page(PLAIN)[:-1], page(PLAIN) + b"]",
-     b'[{"path":"a","path":"b"}]', page(*[None] * (PAGE_ENTRIES_MAX + 1))],
+    [b"", b"{}", b"null", b"[1]", b"[[]]", b"[{}]", b"[" * 100_000, b"<html>", page(PLAIN)[:-1], page(PLAIN) + b"]",
+     b'[{"path":"a","path":"b"}]', b'[{"error":"no"}]', page(*[PLAIN] * (PAGE_ENTRIES_MAX + 1))],
 )  # fmt: skip
 def test_what_is_no_page_is_refused(body: bytes) -> None:
     with pytest.raises(ProtocolViolation):
@@ -145,7 +191,7 @@ def test_a_hundred_thousand_entries_take_little_memory() -> None:
         held = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert sum(map(len, entries)) == 10_000
+    assert sum(len(parsed.entries) for parsed in entries) == 10_000
     assert held <= 4_450_000  # a tenth of what 100,000 entries take
 
 
@@ -200,12 +246,35 @@ def test_the_canonical_name_and_commit_of_a_repo() -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"lastModified": ...}, {"modified_s": None}),
+        ({"lastModified": None}, {"modified_s": None}),
+        ({"lastModified": "today"}, {"modified_s": None}),
+        ({"lastModified": 5}, {"modified_s": None}),
+        ({"private": ...}, {"private": True}),
+        ({"private": None}, {"private": True}),
+        ({"private": 0}, {"private": True}),
+        ({"gated": True}, {"gated": True}),
+        ({"gated": None}, {"gated": False}),
+        ({"gated": "yes"}, {"gated": True}),
+        ({"gated": []}, {"gated": False}),
+        ({"disabled": "false"}, {"disabled": False}),
+        ({"id": ...}, {"repo": ASKED}),
+        ({"id": None}, {"repo": ASKED}),
+    ],
+)
+def test_what_a_self_hosted_hub_leaves_out_costs_what_it_would_tell(change: dict[str, Any], told: dict[str, Any]) -> None:
+    """A repo of which nothing is said counts as one that may be hidden from others."""
+    assert parse_repo_info(info(**change), ASKED) == replace(parse_repo_info(info(), ASKED), **told)
+
+
+@pytest.mark.parametrize(
     "change",
-    [{"id": "../../etc"}, {"id": "a/b/c"}, {"id": ...}, {"id": 5}, {"sha": "main"}, {"sha": ...}, {"sha": COMMIT.upper()},
-     {"lastModified": ...}, {"lastModified": "today"}, {"lastModified": 5}, {"private": ...}, {"private": 0}, {"gated": True},
-     {"gated": 0}, {"gated": "no"}, {"gated": []}, {"disabled": "false"}],
+    [{"id": "../../etc"}, {"id": "a/b/c"}, {"id": 5}, {"id": ""}, {"sha": "main"}, {"sha": ...}, {"sha": None},
+     {"sha": COMMIT.upper()}],
 )  # fmt: skip
-def test_malformed_repo_info_is_refused(change: dict[str, Any]) -> None:
+def test_repo_info_without_a_commit_or_with_a_false_name_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ProtocolViolation):
         parse_repo_info(info(**change), ASKED)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ from xetfs.reader.shelf import Shelf
 from xetfs.repo import Engine, Node, RepoView, open_engine
 from xetfs.repo import engine as engine_module
 from xetfs.settings import Secret, Settings
-from xetfs.testhub import StoredFile, TestHub, open_test_hub
+from xetfs.testhub import Fault, StoredFile, TestHub, open_test_hub
 
 OpenEngine = Callable[..., AbstractAsyncContextManager[Engine]]
 
@@ -348,3 +349,63 @@ async def test_a_failure_of_housekeeping_costs_a_turn_and_not_the_engine(
         view = await opened.open_repo(RepoRef.parse("acme/demo"))
         assert await read(view, await view.lookup(view.root, "README.md")) == b"# demo\n"
     assert "housekeeping failed" in caplog.text
+
+
+def spoil_tree(hub: TestHub, change: Callable[[list[dict[str, object]]], None]) -> None:
+    """Change every page of a listing before it is sent."""
+
+    def rewrite(page: list[dict[str, object]]) -> list[dict[str, object]]:
+        change(page)
+        return page
+
+    hub.faults.add(Fault("rewrite", origin="hub", path="/tree/", rewrite=rewrite))
+
+
+async def test_odd_entries_are_left_out_with_one_line_in_the_log(
+    hub: TestHub, engine: OpenEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    repo = hub.storage.create_repo("model", "acme/odd")
+    hub.storage.commit_files(repo, {"good": b"1"})
+    odd: list[dict[str, object]] = [
+        {"type": "unknown", "path": "vendored", "oid": "1" * 40, "size": 0},
+        {"type": "file", "path": "", "oid": "1" * 40, "size": 0},
+        {"type": "file", "path": "negative", "oid": "1" * 40, "size": -1},
+    ]
+    spoil_tree(hub, lambda page: page.extend(odd))
+    async with engine() as opened:
+        view = await opened.open_repo(RepoRef.parse("acme/odd"))
+        assert [node.name for node in await view.children(view.root)] == ["good"]
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(lines) == 1
+    assert "count=3" in lines[0]
+    assert "vendored" in lines[0]
+    async with engine(offline=True) as opened:
+        view = await opened.open_repo(RepoRef.parse("acme/odd"))
+        assert [node.name for node in await view.children(view.root)] == ["good"]
+
+
+async def test_a_file_whose_hash_is_masked_is_listed_and_read(hub: TestHub, engine: OpenEngine) -> None:
+    files = make_repo(hub)
+
+    def mask(page: list[dict[str, object]]) -> None:
+        for entry in page:
+            if "xetHash" in entry:
+                entry["xetHash"] = "*" * 64
+
+    spoil_tree(hub, mask)
+    async with engine() as opened:
+        view = await opened.open_repo(RepoRef.parse("acme/demo"))
+        nodes = await walk(view, view.root)
+        assert {path: await read(view, node) for path, node in nodes.items()} == files
+
+
+async def test_without_a_time_of_change_it_is_that_of_the_mount(hub: TestHub, engine: OpenEngine) -> None:
+    make_repo(hub)
+    hub.faults.add(Fault("rewrite", path="/revision/", members={"lastModified": None}))
+    before = int(time.time())
+    async with engine() as opened:
+        view = await opened.open_repo(RepoRef.parse("acme/demo"))
+        assert before <= view.modified_s <= time.time()
+    async with engine(offline=True) as opened:
+        again = await opened.open_repo(RepoRef.parse("acme/demo"))
+        assert view.modified_s <= again.modified_s

@@ -36,9 +36,10 @@ ENTRIES_MAX: Final = 110_000
 
 @dataclass(frozen=True, slots=True)
 class TreePage:
-    """One page of a listing: what it says, and the answer itself, which `parse_tree_page` reads again."""
+    """One page of a listing (see ParsedPage), and the answer itself, which `parse_tree_page` reads again."""
 
     entries: tuple[TreeEntry, ...]
+    odd: tuple[str, ...]
     body: bytes
 
 
@@ -112,10 +113,10 @@ class HubClient:
             seen.add(url)
             answer = await self._ask(url.removeprefix(self._endpoint), repo, what)
             page = parse_tree_page(answer.body)
-            count += len(page)
+            count += len(page.entries) + len(page.odd)
             if count > ENTRIES_MAX:
                 raise ProtocolViolation(f"{what}: more than {ENTRIES_MAX} entries")
-            yield TreePage(page, answer.body)
+            yield TreePage(page.entries, page.odd, answer.body)
             following = parse_next_link(answer.headers.get("link"))
             if following is None:
                 return

@@ -3,6 +3,11 @@
 Everything is checked for shape here, and nothing for policy: whether a name can be shown as a file is decided in repo/, whether a
 host may be asked in hub/ and cas/. Paths are relative to the root of the repo and use `/`.
 
+A catalogue is read leniently: one odd entry must not hide the directory that it is in, nor a missing field that only decorates
+end a mount. What a byte is checked against is read strictly: a hash is one or is not there, and a size that cannot be right
+leaves its file out. Mirrors and self-hosted Hubs leave fields out; the Hub itself has masked hashes with asterisks, and knows
+entries that are neither files nor directories.
+
 Header mappings are looked up with names in lower case: give a case-insensitive mapping or one whose names are in lower case.
 Source: Hub API as used by huggingface_hub, hf_api.py and file_download.py; Xet spec, "Authentication".
 """
@@ -17,7 +22,7 @@ from typing import Final, Literal
 
 from xetfs.errors import InvalidArgument, ProtocolViolation
 from xetfs.protocol.hashes import FileId, MerkleHash
-from xetfs.protocol.json_values import as_bool, as_int, as_list, as_object, as_text, load_json, shown
+from xetfs.protocol.json_values import as_int, as_list, as_object, as_text, load_json, shown
 from xetfs.protocol.names import CommitId, RepoId, parse_commit_id
 from xetfs.protocol.urls import split_url
 from xetfs.settings import Secret
@@ -43,7 +48,8 @@ class TreeEntry:
     """A file or directory at one commit.
 
     size: bytes of the content; 0 for directories. oid: git id, 40 hex digits or "" (of LFS and Xet files that of the pointer).
-    sha256: 32 raw bytes, of LFS and Xet files only. mtime_s: unix time, if the listing tells.
+    file_id: None for a file that is not in Xet, and for one whose hash the Hub does not give. sha256: 32 raw bytes, of LFS and
+    Xet files only. mtime_s: unix time, if the listing tells.
     """
 
     path: str
@@ -56,12 +62,24 @@ class TreeEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class ParsedPage:
+    """One page of a listing. odd: for each entry that was left out, or of which something was ignored, what is wrong with it."""
+
+    entries: tuple[TreeEntry, ...]
+    odd: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RepoInfo:
-    """A repo under its canonical name, and the commit that the revision asked for stands for. modified_s is unix time."""
+    """A repo under its canonical name, and the commit that the revision asked for stands for.
+
+    modified_s: unix time, or None where the Hub does not tell. private: whether it may be hidden from others; True where the Hub
+    does not tell.
+    """
 
     repo: RepoId
     commit: CommitId
-    modified_s: int
+    modified_s: int | None
     private: bool
     gated: bool
     disabled: bool
@@ -93,40 +111,81 @@ class FileInfo:
     token_url: str | None
 
 
-def parse_tree_page(body: bytes) -> tuple[TreeEntry, ...]:
-    """Read one page of a listing, in its order. Raises ProtocolViolation, with the path of the entry that is malformed."""
+def parse_tree_page(body: bytes) -> ParsedPage:
+    """Read one page of a listing, in its order, without the entries that make no sense.
+
+    Raises ProtocolViolation for what is not a JSON list of entries, or a longer one than any Hub sends. A list of something else
+    must not pass for an empty directory: whoever mirrors it would delete files.
+    """
     page = as_list(load_json(body, "tree page"), "tree page", count_max=PAGE_ENTRIES_MAX)
-    return tuple(_parse_entry(entry) for entry in page)
+    if page and not any(type(value) is dict and "path" in value and "type" in value for value in page):
+        raise ProtocolViolation("tree page: a list of something other than entries")
+    entries: list[TreeEntry] = []
+    odd: list[str] = []
+    for value in page:
+        try:
+            entries.append(_parse_entry(value, odd))
+        except ProtocolViolation as error:
+            odd.append(error.message)
+    return ParsedPage(tuple(entries), tuple(odd))
 
 
-def _parse_entry(value: object) -> TreeEntry:
+def _parse_entry(value: object, odd: list[str]) -> TreeEntry:
     entry = as_object(value, "tree entry")
     path = as_text(entry.get("path"), "tree entry: path", length_max=PATH_CHARACTERS_MAX)
     try:
-        return _entry_at(path, entry)
+        return _entry_at(path, entry, odd)
     except ProtocolViolation as error:  # named only now: a listing has a hundred thousand of them, nearly all good
         raise ProtocolViolation(f"tree entry {path!r:.200}: {error.message}") from None
 
 
-def _entry_at(path: str, entry: dict[str, object]) -> TreeEntry:
-    oid = entry.get("oid", "")
-    if type(oid) is not str or (oid and not _HEX_40.fullmatch(oid)):
-        raise ProtocolViolation(f"not a git oid: {shown(oid)}")
-    mtime_s = _commit_time(entry.get("lastCommit"))
-    match entry.get("type"):
-        case "directory":
-            return TreeEntry(path, "directory", 0, oid, mtime_s=mtime_s)
-        case "file":
-            size = as_int(entry.get("size"), "size")
-            sha256 = None
-            if entry.get("lfs") is not None:
-                lfs = as_object(entry["lfs"], "lfs")
-                # Beside it, `size` may be that of the pointer.
-                size = as_int(lfs["size"], "lfs: size") if "size" in lfs else size
-                sha256 = _parse_sha256(lfs.get("oid"), "lfs")
-            return TreeEntry(path, "file", size, oid, _parse_file_id(entry.get("xetHash"), "xetHash"), sha256, mtime_s)
-        case other:
-            raise ProtocolViolation(f"neither file nor directory: {shown(other)}")
+def _entry_at(path: str, entry: dict[str, object], odd: list[str]) -> TreeEntry:
+    """The entry. What only decorates it, or names its content in a way that cannot be read, is noted in `odd` and ignored."""
+    kind = entry.get("type")
+    if kind not in ("file", "directory"):
+        raise ProtocolViolation(f"neither file nor directory: {shown(kind)}")
+    ignored: list[str] = []
+    oid = _git_oid(entry.get("oid"), ignored)
+    mtime_s = _commit_time(entry.get("lastCommit"), ignored)
+    if kind == "directory":
+        parsed = TreeEntry(path, "directory", 0, oid, mtime_s=mtime_s)
+    else:
+        size, sha256, file_id = _content(entry, ignored)
+        if sha256 is None and file_id is None and (entry.get("lfs") is not None or entry.get("xetHash") is not None):
+            oid = ""  # that of a pointer, which says nothing of the content
+        parsed = TreeEntry(path, "file", size, oid, file_id, sha256, mtime_s)
+    if ignored:
+        odd.append(f"tree entry {path!r:.200}: {', '.join(ignored)}")
+    return parsed
+
+
+def _git_oid(oid: object, ignored: list[str]) -> str:
+    if oid is None or oid == "":
+        return ""
+    if type(oid) is str and _HEX_40.fullmatch(oid):
+        return oid
+    ignored.append(f"not a git oid: {shown(oid)}")
+    return ""
+
+
+def _content(entry: dict[str, object], ignored: list[str]) -> tuple[int, bytes | None, FileId | None]:
+    """Size, SHA-256 and file id of a file. Raises ProtocolViolation for a size that cannot be right."""
+    size: object = entry.get("size")
+    sha256 = None
+    if entry.get("lfs") is not None:
+        lfs = as_object(entry["lfs"], "lfs")
+        # Beside it, `size` may be that of the pointer.
+        size = lfs.get("size", size)
+        try:
+            sha256 = _parse_sha256(lfs.get("oid"), "lfs")
+        except ProtocolViolation as error:
+            ignored.append(error.message)
+    file_id = None
+    try:
+        file_id = _parse_file_id(entry.get("xetHash"), "xetHash")
+    except ProtocolViolation as error:  # masked with asterisks, for one
+        ignored.append(error.message)
+    return as_int(size, "size"), sha256, file_id
 
 
 def _parse_file_id(text: object, what: str) -> FileId | None:
@@ -146,10 +205,14 @@ def _parse_sha256(text: object, what: str) -> bytes:
     return bytes.fromhex(text)
 
 
-def _commit_time(commit: object) -> int | None:
+def _commit_time(commit: object, ignored: list[str]) -> int | None:
     if commit is None:
         return None
-    return _parse_time(as_object(commit, "lastCommit").get("date"), "lastCommit")
+    try:
+        return _parse_time(as_object(commit, "lastCommit").get("date"), "lastCommit")
+    except ProtocolViolation as error:
+        ignored.append(error.message)
+        return None
 
 
 def _parse_time(text: object, what: str) -> int:
@@ -190,24 +253,31 @@ def _links(header: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def parse_repo_info(body: bytes, asked: RepoId) -> RepoInfo:
-    """Read the answer about a repo at a revision; its name may differ from the one asked for. Raises ProtocolViolation."""
+    """Read the answer about a repo at a revision; its name may differ from the one asked for.
+
+    Raises ProtocolViolation for an answer without a commit, or with a name that is none. Whatever else is missing or odd costs
+    nothing but what it would tell.
+    """
     what = f"repo info of {asked}"
     info = as_object(load_json(body, what), what)
-    name = as_text(info.get("id"), f"{what}: id", length_max=256)
+    repo = asked
+    if info.get("id") is not None:
+        name = as_text(info["id"], f"{what}: id", length_max=256)
+        try:
+            repo = RepoId(asked.kind, name)
+        except InvalidArgument as error:
+            raise ProtocolViolation(f"{what}: not a repo name: {shown(name)}") from error
     try:
-        repo = RepoId(asked.kind, name)
-    except InvalidArgument as error:
-        raise ProtocolViolation(f"{what}: not a repo name: {shown(name)}") from error
-    gated = info.get("gated", False)
-    if gated is not False and gated not in ("auto", "manual"):
-        raise ProtocolViolation(f"{what}: gated is {shown(gated)}")
+        modified_s = _parse_time(info.get("lastModified"), f"{what}: lastModified")
+    except ProtocolViolation:
+        modified_s = None
     return RepoInfo(
         repo=repo,
         commit=parse_commit_id(info.get("sha")),
-        modified_s=_parse_time(info.get("lastModified"), f"{what}: lastModified"),
-        private=as_bool(info.get("private"), f"{what}: private"),
-        gated=gated is not False,
-        disabled=as_bool(info.get("disabled", False), f"{what}: disabled"),  # spaces leave it out
+        modified_s=modified_s,
+        private=info.get("private") is not False,  # where nothing is told, the careful reading: see repo/revisions.py
+        gated=bool(info.get("gated")),  # false, "auto" or "manual" at the Hub; true or null at others
+        disabled=info.get("disabled") is True,  # spaces leave it out
     )
 
 

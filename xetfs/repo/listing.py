@@ -1,8 +1,8 @@
 """Directory listings: from the store when this commit's was read before, else from the Hub, page by page.
 
-A commit never changes, so a listing is kept without an expiry. What a server lists is not trusted: an entry that does not lie
-directly in the directory, or whose name a file system cannot carry, is left out and counted; of two entries with one name the
-first stays.
+A commit never changes, so a listing is kept without an expiry. What a server lists is not trusted: an entry that makes no
+sense, does not lie directly in the directory, or has a name that a file system cannot carry, is left out; of two entries with one
+name the first stays. One line in the log tells how many there were and shows the first.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import logging
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import aclosing
-from itertools import chain
 
 from xetfs.errors import CorruptData, ProtocolViolation
 from xetfs.hub.client import HubClient
 from xetfs.protocol.names import PATH_BYTES_MAX, CommitId, RepoId, is_servable_name
-from xetfs.protocol.tree import TreeEntry, parse_tree_page
+from xetfs.protocol.tree import ParsedPage, TreeEntry, parse_tree_page
 from xetfs.reader.shelf import Shelf
 
 log = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ class Lister:
         async with aclosing(self._hub.tree_pages(self._repo, self._commit, path)) as asked:
             pages, kept = [], []
             async for page in asked:
-                pages.append(page.entries)
+                pages.append(ParsedPage(page.entries, page.odd))
                 kept.append(zlib.compress(page.body, 1))  # a tenth of the memory while the others come
         entries = self._choose(pages, path)
         if any(entry.file_id is not None for entry in entries):
@@ -62,21 +61,25 @@ class Lister:
         await self._shelf.put_record(TREE_RECORD, key, _join(kept))
         return entries
 
-    def _choose(self, pages: Iterable[Iterable[TreeEntry]], path: str) -> tuple[TreeEntry, ...]:
+    def _choose(self, pages: Iterable[ParsedPage], path: str) -> tuple[TreeEntry, ...]:
         """The entries that can be served."""
         kept: dict[str, TreeEntry] = {}
-        refused = 0
-        for entry in chain.from_iterable(pages):
-            name = _name_in(entry.path, path)
-            if name is None or name in kept:
-                refused += 1
-                log.info("an entry cannot be served, left out repo=%s path=%r", self._repo, entry.path[:300])
-            else:
-                kept[name] = entry
-        if refused:
+        odd: list[str] = []
+        for page in pages:
+            odd += page.odd
+            for entry in page.entries:
+                name = _name_in(entry.path, path)
+                if name is None or name in kept:
+                    odd.append(f"tree entry {entry.path!r:.200}: its name cannot be served")
+                else:
+                    kept[name] = entry
+        if odd:
             log.warning(
-                "entries with names that cannot be served are left out repo=%s path=%r count=%d", self._repo, path, refused
-            )
+                "odd entries of a listing are left out, or read in part repo=%s path=%r count=%d first=%s",
+                self._repo, path, len(odd), odd[0],
+            )  # fmt: skip
+            for what in odd:
+                log.debug("an odd entry repo=%s %s", self._repo, what)
         return tuple(kept[name] for name in sorted(kept))
 
 

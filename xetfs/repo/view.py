@@ -6,6 +6,7 @@ given in the order of discovery, 1 is the root, and stay as long as the view. Ev
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -70,7 +71,7 @@ class RepoView:
         self.ref = ref
         self.repo: RepoId = info.repo
         self.commit: CommitId = info.commit
-        self.modified_s = info.modified_s
+        self.modified_s = int(time.time()) if info.modified_s is None else info.modified_s  # then it is the time of the mount
         self.private = info.private or info.gated
         self._lister = lister
         self._open_reader = open_reader
