@@ -38,8 +38,9 @@ def verified(path: Path) -> str:
 def test_how_sure_each_file_is(run_xetfs: RunXetfs, mounted: Path) -> None:
     names = (small_hub.XET, small_hub.NESTED, small_hub.PLAIN, small_hub.LFS, small_hub.EMPTY)
     assert [verified(mounted / name) for name in names] == ["none", "none", "none", "none", "file"]
-    assert "user.xetfs.verified" in os.listxattr(mounted / small_hub.XET)
-    assert "user.xetfs.verified" not in os.listxattr(mounted)
+    for path in (mounted / small_hub.XET, mounted):
+        assert "user.xetfs.commit" in os.listxattr(path)
+        assert "user.xetfs.verified" not in os.listxattr(path)  # or copies would carry it
     requests = status(run_xetfs, mounted)["counters"]["net.requests"]
     for name in names:
         with (mounted / name).open("rb") as file:

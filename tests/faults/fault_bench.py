@@ -152,7 +152,7 @@ class User:
         directory = await self._number(name)
         handle = await self.operations.opendir(directory, None)
         await self.operations.releasedir(handle)
-        return sorted(node.name for node in await self.view.children(self.view.node(directory)))
+        return sorted(node.name for node in await self.view.children(self.operations.inodes.node(directory)))
 
     async def read(self, name: str, offset: int, length: int) -> bytes:
         handle = (await self.operations.open(await self._number(name), os.O_RDONLY, None)).fh

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import trio
 
-from xetfs.errors import BadHandle, EntryNotFound, IsADirectory, NotADirectory
+from xetfs.errors import EntryNotFound, IsADirectory, NotADirectory
 from xetfs.protocol.names import CommitId, RepoId, RepoRef
 from xetfs.protocol.ranges import ByteRange
+from xetfs.reader.filemap import Level
 
 MODIFIED_S = 1_700_000_000
 COMMIT = CommitId("0123456789abcdef0123456789abcdef01234567")
@@ -17,7 +18,6 @@ COMMIT = CommitId("0123456789abcdef0123456789abcdef01234567")
 
 @dataclass(eq=False)
 class FakeNode:
-    number: int
     name: str
     parent: FakeNode | None
     is_directory: bool
@@ -70,9 +70,8 @@ class FakeRepoView:
         self.raising: BaseException | None = None
         self.waiting: Callable[[], object] | None = None
         self.readers: list[FakeReader] = []
-        self.root = FakeNode(1, "", None, True)
-        self._nodes = [self.root]
-        self._listed: set[int] = set()
+        self.root = FakeNode("", None, True)
+        self._listed: set[FakeNode] = set()
         for path, content in files.items():
             self.add(path, content)
 
@@ -84,8 +83,7 @@ class FakeRepoView:
         return self._new(name, node, is_directory=False, content=content, size=len(content))
 
     def _new(self, name: str, parent: FakeNode, **fields: object) -> FakeNode:
-        node = FakeNode(len(self._nodes) + 1, name, parent, **fields)  # type: ignore[arg-type]
-        self._nodes.append(node)
+        node = FakeNode(name, parent, **fields)  # type: ignore[arg-type]
         parent.children[name] = node
         return node
 
@@ -102,15 +100,10 @@ class FakeRepoView:
             if result is not None:
                 await result  # type: ignore[misc]
 
-    def node(self, number: int) -> FakeNode:
-        if not 1 <= number <= len(self._nodes):
-            raise BadHandle(f"no node {number}")
-        return self._nodes[number - 1]
-
     def lookup_nowait(self, directory: FakeNode, name: str) -> FakeNode | None:
         if not directory.is_directory:
             raise NotADirectory(directory.path)
-        if directory.number not in self._listed:
+        if directory not in self._listed:
             return None
         if name not in directory.children:
             raise EntryNotFound(name)
@@ -123,9 +116,9 @@ class FakeRepoView:
         return node
 
     async def children(self, directory: FakeNode) -> Sequence[FakeNode]:
-        if directory.number not in self._listed:
+        if directory not in self._listed:
             await self.wait()
-            self._listed.add(directory.number)
+            self._listed.add(directory)
         return tuple(sorted(directory.children.values(), key=lambda node: node.name))
 
     def open_file(self, node: FakeNode) -> FakeReader:
@@ -138,5 +131,5 @@ class FakeRepoView:
     def foresee(self, node: FakeNode) -> None:
         """Nothing: it has no shards."""
 
-    def xattrs(self, node: FakeNode) -> Mapping[str, bytes]:
-        return {"user.xetfs.repo": b"owner/repo", "user.xetfs.commit": COMMIT.encode()}
+    def level_of(self, node: FakeNode) -> Level | None:
+        return Level.PROOF if node.content else None

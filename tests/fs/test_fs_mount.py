@@ -8,8 +8,10 @@ import errno
 import os
 import signal
 import stat
+import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,7 +76,7 @@ def test_programs_see_plain_files(mountpoint: Path) -> None:
         assert tree(mountpoint) == FILES
         assert sorted(os.listdir(mountpoint)) == sorted({path.split("/")[0] for path in FILES})
         found = os.stat(mountpoint / "deep/er/data.bin")
-        assert stat.S_IMODE(found.st_mode) == 0o444
+        assert stat.S_IMODE(found.st_mode) == 0o644
         assert (found.st_size, found.st_blocks, found.st_nlink) == (1 << 20, 2048, 1)
         assert os.getxattr(mountpoint / "config.json", "user.xetfs.repo") == b"owner/repo"
         with pytest.raises(FileNotFoundError):
@@ -229,6 +231,53 @@ def test_a_live_mount_is_not_mounted_upon(mountpoint: Path) -> None:
         assert "is already a mount (xetfs:owner/repo@0123456789ab, fuse.xetfs); unmount it first" in second.first_line
         second.finish()
         assert tree(mountpoint) == FILES
+
+
+def test_numbers_are_the_same_after_a_remount(mountpoint: Path) -> None:
+    found: list[dict[str, int]] = []
+    for order in (sorted(FILES), sorted(FILES, reverse=True)):
+        with mounted(mountpoint) as daemon:
+            found.append({path: os.stat(mountpoint / path).st_ino for path in order})
+            daemon.end()
+    assert found[0] == found[1]
+
+
+@pytest.mark.root
+def test_file_handles_outlive_the_cache_of_the_kernel(mountpoint: Path) -> None:
+    """As a server of NFS, or a program that watches a tree by handle, uses them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with mounted(mountpoint):
+        for path, is_directory in (("config.json", False), ("deep/er/data.bin", False), ("deep/er", True)):
+            handle, mount_id = ctypes.create_string_buffer(struct.pack("Ii", 128, 0), 8 + 128), ctypes.c_int()
+            named = libc.name_to_handle_at(-100, os.fsencode(mountpoint / path), handle, ctypes.byref(mount_id), 0)
+            assert named == 0, os.strerror(ctypes.get_errno())
+            wanted = os.stat(mountpoint / path).st_ino
+            root = os.open(mountpoint, os.O_RDONLY)
+            try:
+                Path("/proc/sys/vm/drop_caches").write_text("2")
+                fd = libc.open_by_handle_at(root, handle, os.O_RDONLY)
+                assert fd >= 0, os.strerror(ctypes.get_errno())
+                try:
+                    assert os.fstat(fd).st_ino == wanted
+                    assert is_directory or os.read(fd, 2**21) == FILES[path]
+                    assert not is_directory or os.listdir(fd) == ["data.bin"]
+                finally:
+                    os.close(fd)
+            finally:
+                os.close(root)
+
+
+def test_a_copy_can_be_deleted_by_the_user_who_made_it(mountpoint: Path) -> None:
+    with tempfile.TemporaryDirectory() as base, mounted(mountpoint):
+        copy = Path(base, "copy")
+        subprocess.run(["cp", "-rp", str(mountpoint), str(copy)], check=True, timeout=60)
+        as_user: dict[str, int] = {}
+        if os.geteuid() == 0:  # root could delete anything
+            as_user = {"user": 65534, "group": 65534}
+            os.chmod(base, 0o711)
+            subprocess.run(["chown", "-R", "65534:65534", str(copy)], check=True)
+        subprocess.run(["rm", "-r", *os.listdir(copy)], cwd=copy, check=True, timeout=60, **as_user)  # type: ignore[call-overload]
+        assert os.listdir(copy) == []
 
 
 def test_a_long_directory_is_listed_whole(mountpoint: Path) -> None:

@@ -29,7 +29,7 @@ async def refused(answer: Awaitable[object]) -> int:
 
 
 async def open_file(operations: Operations, view: FakeRepoView, path: str) -> int:
-    return (await operations.open(view.at(path).number, os.O_RDONLY, CTX)).fh
+    return (await operations.open(operations.inodes.number(view.at(path)), os.O_RDONLY, CTX)).fh
 
 
 # Names and attributes
@@ -37,13 +37,13 @@ async def open_file(operations: Operations, view: FakeRepoView, path: str) -> in
 
 async def test_lookup_gives_number_and_attributes_that_may_be_kept(operations: Operations, view: FakeRepoView) -> None:
     found = await operations.lookup(1, b"config.json", CTX)
-    assert found.st_ino == view.at("config.json").number
+    assert found.st_ino == operations.inodes.number(view.at("config.json"))
     assert stat.S_ISREG(found.st_mode)
     assert found.entry_timeout == found.attr_timeout == CACHED_S >= 3600
 
 
 async def test_lookup_takes_names_as_utf8(operations: Operations, view: FakeRepoView) -> None:
-    assert (await operations.lookup(1, "näme ☃".encode(), CTX)).st_ino == view.at("näme ☃").number
+    assert (await operations.lookup(1, "näme ☃".encode(), CTX)).st_ino == operations.inodes.number(view.at("näme ☃"))
 
 
 async def test_a_name_that_is_not_there_is_kept_as_such_once_the_directory_is_known(
@@ -63,16 +63,16 @@ async def test_a_name_in_a_directory_that_cannot_be_listed_is_an_error(operation
     view.waiting = fail
     assert await refused(operations.lookup(1, b"config.json", CTX)) == errno.EIO
     view.waiting = None
-    assert (await operations.lookup(1, b"config.json", CTX)).st_ino == view.at("config.json").number
+    assert (await operations.lookup(1, b"config.json", CTX)).st_ino == operations.inodes.number(view.at("config.json"))
 
 
 async def test_lookup_in_a_file(operations: Operations, view: FakeRepoView) -> None:
-    assert await refused(operations.lookup(view.at("config.json").number, b"x", CTX)) == errno.ENOTDIR
+    assert await refused(operations.lookup(operations.inodes.number(view.at("config.json")), b"x", CTX)) == errno.ENOTDIR
 
 
 async def test_attributes_of_a_file(operations: Operations, view: FakeRepoView) -> None:
-    found = await operations.getattr(view.at("deep/er/data.bin").number, CTX)
-    assert found.st_mode == stat.S_IFREG | 0o444
+    found = await operations.getattr(operations.inodes.number(view.at("deep/er/data.bin")), CTX)
+    assert found.st_mode == stat.S_IFREG | 0o644
     assert found.st_nlink == 1
     assert (found.st_size, found.st_blocks) == (4096, 8)
     assert (found.st_uid, found.st_gid) == (os.getuid(), os.getgid())
@@ -83,22 +83,36 @@ async def test_attributes_of_a_file(operations: Operations, view: FakeRepoView) 
 async def test_blocks_count_begun_sectors(operations: Operations, view: FakeRepoView, size: int, blocks: int) -> None:
     node = view.at("config.json")
     node.size = size
-    found = await operations.getattr(node.number, CTX)
+    found = await operations.getattr(operations.inodes.number(node), CTX)
     assert (found.st_size, found.st_blocks) == (size, blocks)
 
 
 async def test_a_file_with_a_time_of_its_own_has_that(operations: Operations, view: FakeRepoView) -> None:
     view.at("config.json").mtime_s = 1234
-    assert (await operations.getattr(view.at("config.json").number, CTX)).st_mtime_ns == 1234 * 10**9
+    assert (await operations.getattr(operations.inodes.number(view.at("config.json")), CTX)).st_mtime_ns == 1234 * 10**9
 
 
 async def test_attributes_of_a_directory(operations: Operations) -> None:
     found = await operations.getattr(1, CTX)
-    assert (found.st_ino, found.st_mode, found.st_nlink) == (1, stat.S_IFDIR | 0o555, 2)
+    assert (found.st_ino, found.st_mode, found.st_nlink) == (1, stat.S_IFDIR | 0o755, 2)
 
 
 async def test_an_unknown_number(operations: Operations) -> None:
-    assert await refused(operations.getattr(99, CTX)) == errno.EBADF
+    assert await refused(operations.getattr(99, CTX)) == errno.ESTALE
+
+
+async def test_dot_and_dotdot_of_any_inode(operations: Operations, view: FakeRepoView) -> None:
+    """The kernel asks so for the inode of a file handle that it has dropped from its cache."""
+
+    def number(path: str) -> int:
+        return operations.inodes.number(view.at(path))
+
+    file, folder = number("deep/er/data.bin"), number("deep/er")
+    assert (await operations.lookup(file, b".", CTX)).st_ino == file
+    assert (await operations.lookup(file, b"..", CTX)).st_ino == folder
+    assert (await operations.lookup(folder, b"..", CTX)).st_ino == number("deep")
+    assert (await operations.lookup(1, b"..", CTX)).st_ino == 1
+    assert await refused(operations.lookup(99, b".", CTX)) == errno.ESTALE
 
 
 async def test_forget_takes_anything(operations: Operations) -> None:
@@ -107,11 +121,11 @@ async def test_forget_takes_anything(operations: Operations) -> None:
 
 
 async def test_there_are_no_links(operations: Operations, view: FakeRepoView) -> None:
-    assert await refused(operations.readlink(view.at("config.json").number, CTX)) == errno.EINVAL
+    assert await refused(operations.readlink(operations.inodes.number(view.at("config.json")), CTX)) == errno.EINVAL
 
 
 async def test_access(operations: Operations, view: FakeRepoView) -> None:
-    file = view.at("config.json").number
+    file = operations.inodes.number(view.at("config.json"))
     assert await operations.access(file, os.R_OK, CTX)
     assert not await operations.access(file, os.W_OK, CTX)
     assert not await operations.access(file, os.X_OK, CTX)
@@ -119,9 +133,11 @@ async def test_access(operations: Operations, view: FakeRepoView) -> None:
 
 
 async def test_extended_attributes(operations: Operations, view: FakeRepoView) -> None:
-    number = view.at("config.json").number
+    number = operations.inodes.number(view.at("config.json"))
     assert await operations.listxattr(number, CTX) == [b"user.xetfs.repo", b"user.xetfs.commit"]
     assert await operations.getxattr(number, b"user.xetfs.commit", CTX) == COMMIT.encode()
+    assert await operations.getxattr(number, b"user.xetfs.verified", CTX) == b"proof"
+    assert await refused(operations.getxattr(1, b"user.xetfs.verified", CTX)) == pyfuse3.ENOATTR
     assert await refused(operations.getxattr(number, b"user.other", CTX)) == pyfuse3.ENOATTR
     assert await refused(operations.getxattr(number, b"security.selinux", CTX)) == errno.EOPNOTSUPP
     assert await refused(operations.getxattr(number, b"system.posix_acl_access", CTX)) == errno.EOPNOTSUPP
@@ -181,8 +197,10 @@ async def test_a_listing_is_whole_whatever_the_buffer(
 
 
 async def test_a_listing_names_its_parent(operations: Operations, view: FakeRepoView, monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = await Listing(operations, monkeypatch, 100).read(view.at("deep/er").number)
-    assert [number for _, number, _ in entries] == [view.at(path).number for path in ("deep/er", "deep", "deep/er/data.bin")]
+    entries = await Listing(operations, monkeypatch, 100).read(operations.inodes.number(view.at("deep/er")))
+    assert [number for _, number, _ in entries] == [
+        operations.inodes.number(view.at(path)) for path in ("deep/er", "deep", "deep/er/data.bin")
+    ]
 
 
 async def test_a_long_listing_costs_one_look_at_each_entry(operations: Operations, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +221,7 @@ async def test_a_long_listing_costs_one_look_at_each_entry(operations: Operation
 
 
 async def test_opendir_of_a_file(operations: Operations, view: FakeRepoView) -> None:
-    assert await refused(operations.opendir(view.at("config.json").number, CTX)) == errno.ENOTDIR
+    assert await refused(operations.opendir(operations.inodes.number(view.at("config.json")), CTX)) == errno.ENOTDIR
 
 
 async def test_opendir_ends_at_the_deadline(
@@ -234,7 +252,7 @@ async def test_a_read_at_hand_awaits_nothing(operations: Operations, view: FakeR
 
 
 async def test_opening_keeps_the_page_cache(operations: Operations, view: FakeRepoView) -> None:
-    info = await operations.open(view.at("config.json").number, os.O_RDONLY | os.O_NOATIME, CTX)
+    info = await operations.open(operations.inodes.number(view.at("config.json")), os.O_RDONLY | os.O_NOATIME, CTX)
     assert info.keep_cache
     assert not info.direct_io
 
@@ -262,7 +280,7 @@ async def test_a_directory_is_not_opened_as_a_file(operations: Operations) -> No
 
 @pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC, os.O_WRONLY | os.O_APPEND])
 async def test_opening_to_write(operations: Operations, view: FakeRepoView, flags: int) -> None:
-    assert await refused(operations.open(view.at("config.json").number, flags, CTX)) == errno.EROFS
+    assert await refused(operations.open(operations.inodes.number(view.at("config.json")), flags, CTX)) == errno.EROFS
     assert view.readers == []
 
 

@@ -331,7 +331,7 @@ class MountModel(RuleBasedStateMachine):
             status = os.stat(self.root / path)
             return status.st_size, status.st_mode & 0o777, status.st_nlink
 
-        self.attempt("stat", act, (len(self.contents[path]), 0o444, 1))
+        self.attempt("stat", act, (len(self.contents[path]), 0o644, 1))
 
     @rule(pick=PICK)
     def look_for_nothing(self, pick: int) -> None:

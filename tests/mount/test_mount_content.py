@@ -174,10 +174,10 @@ def test_what_stat_says(everything: Everything, hub: HubProcess, mount_repo: Mou
         found = (path / original.relative_to(everything.folder)).stat()
         if original.is_dir():
             assert stat.S_ISDIR(found.st_mode)
-            assert stat.S_IMODE(found.st_mode) == 0o555
+            assert stat.S_IMODE(found.st_mode) == 0o755
         else:
             assert stat.S_ISREG(found.st_mode)
-            assert stat.S_IMODE(found.st_mode) == 0o444
+            assert stat.S_IMODE(found.st_mode) == 0o644
             assert found.st_size == original.stat().st_size
             assert found.st_blocks == -(-found.st_size // 512)
             assert found.st_nlink == 1

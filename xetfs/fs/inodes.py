@@ -1,16 +1,19 @@
 """Between what the kernel holds (inode numbers, handle numbers, names in bytes, stat fields) and nodes.
 
-An inode number is the number of a node, which is valid as long as the view: nothing is ever forgotten or used again, so the
-kernel's lookup counts need no book-keeping. All of it runs on the event loop.
+An inode number is a hash of commit and path, so a path has the same number in every mount of its commit: programs that remember
+files by number (backup tools, file handles, editors) find them again. Numbers stay valid as long as the mount: nothing is ever
+forgotten or used again, so the kernel's lookup counts need no book-keeping. All of it runs on the event loop.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import stat
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from pyfuse3 import EntryAttributes, FileHandleT, InodeT, ModeT
+from pyfuse3 import ROOT_INODE, EntryAttributes, FileHandleT, FUSEError, InodeT, ModeT
 
 from xetfs.errors import BadHandle
 
@@ -25,6 +28,12 @@ BLOCK_BYTES: Final = 128 * 1024
 anyway (the chunks of a proof window), and the most that one chunk holds."""
 SECTOR_BYTES: Final = 512
 """Unit of st_blocks."""
+DIRECTORY_MODE: Final = ModeT(stat.S_IFDIR | 0o755)
+FILE_MODE: Final = ModeT(stat.S_IFREG | 0o644)
+"""What git gives a plain file. The mount itself is read-only; without the owner's write bits, a copy made with `cp -r` could not
+be deleted by the user who made it."""
+_INODE_MASK: Final = 2**63 - 1
+"""Numbers fit a signed 64-bit integer: databases and languages without unsigned ones keep them."""
 
 T = TypeVar("T")
 
@@ -73,17 +82,58 @@ class HandleTable(Generic[T]):
         return len(self._open)
 
 
+class InodeTable:
+    """The inode numbers of one view's nodes, and the nodes that the kernel was told of by their numbers."""
+
+    def __init__(self, root: Node, commit: str) -> None:
+        self._root = root
+        self._commit = commit.encode()
+        self._nodes: dict[int, Node] = {ROOT_INODE: root}
+
+    def number(self, node: Node) -> InodeT:
+        """Return the inode number of a node: at least 2, and 1 for the root.
+
+        Of two paths whose hashes are equal the one that is asked for second gets another number (which of them that is depends on
+        the order; at 100,000 files it happens once in a billion commits).
+        """
+        if node is self._root:
+            return ROOT_INODE
+        path, attempt = node.path.encode("utf-8", "surrogateescape"), 0
+        while True:
+            number = inode_hash(self._commit, path, attempt)
+            if number > ROOT_INODE and self._nodes.setdefault(number, node) is node:
+                return InodeT(number)
+            attempt += 1
+
+    def node(self, number: int) -> Node:
+        """Return the node with this number. Raises FUSEError (ESTALE) if the kernel has not been told of it by this mount."""
+        node = self._nodes.get(number)
+        if node is None:
+            raise FUSEError(errno.ESTALE)
+        return node
+
+    def find(self, number: int) -> Node | None:
+        return self._nodes.get(number)
+
+
+def inode_hash(commit: bytes, path: bytes, attempt: int) -> int:
+    """63 bits of a hash over commit and path. attempt: how many numbers of this path were taken by others."""
+    digest = hashlib.blake2b(path, digest_size=8, key=commit, salt=attempt.to_bytes(16, "little")).digest()
+    return int.from_bytes(digest, "little") & _INODE_MASK
+
+
 class AttributeMaker:
     """stat fields of the nodes of one view, for the user who mounted it."""
 
-    def __init__(self, modified_s: int) -> None:
+    def __init__(self, inodes: InodeTable, modified_s: int) -> None:
+        self._inodes = inodes
         self._modified_s = modified_s
         self._uid = os.getuid()
         self._gid = os.getgid()
 
     def of(self, node: Node) -> EntryAttributes:
         attributes = EntryAttributes()
-        attributes.st_ino = InodeT(node.number)
+        attributes.st_ino = self._inodes.number(node)
         attributes.generation = 0
         attributes.entry_timeout = CACHED_S
         attributes.attr_timeout = CACHED_S
@@ -94,12 +144,12 @@ class AttributeMaker:
         if node.is_directory:
             # Itself and its entry; to count the subdirectories would mean to list it. Tools that once took 2 for "no
             # subdirectories" go by the types in the listing, which are always there.
-            attributes.st_mode = ModeT(stat.S_IFDIR | 0o555)
+            attributes.st_mode = DIRECTORY_MODE
             attributes.st_nlink = 2
             attributes.st_size = 0
             attributes.st_blocks = 0
         else:
-            attributes.st_mode = ModeT(stat.S_IFREG | 0o444)
+            attributes.st_mode = FILE_MODE
             attributes.st_nlink = 1
             attributes.st_size = node.size
             attributes.st_blocks = -(-node.size // SECTOR_BYTES)

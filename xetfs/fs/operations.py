@@ -32,8 +32,9 @@ from pyfuse3 import (
 
 from xetfs.errors import BadHandle, EntryNotFound, NotADirectory, ReadOnly
 from xetfs.fs.guard import Answer, Guard, guarded
-from xetfs.fs.inodes import BLOCK_BYTES, AttributeMaker, HandleTable, name_from_kernel, name_to_kernel
+from xetfs.fs.inodes import BLOCK_BYTES, AttributeMaker, HandleTable, InodeTable, name_from_kernel, name_to_kernel
 from xetfs.fs.tuning import ReadAhead
+from xetfs.fs.xattrs import listed_xattrs, xattr
 from xetfs.protocol.names import NAME_BYTES_MAX
 from xetfs.protocol.ranges import ByteRange
 from xetfs.telemetry import Counters
@@ -51,7 +52,9 @@ class Operations(pyfuse3.Operations):
     """Handlers for one mount of one view. Call `close` when the mount has ended. read_ahead: set when the mount is there, if it
     may be chosen."""
 
-    supports_dot_lookup = False
+    supports_dot_lookup = True
+    """Look-ups of `.` and `..` are answered for every inode. The kernel then finds the inode of a file handle again after it has
+    dropped it from its cache (open_by_handle_at, an export by NFS)."""
     enable_writeback_cache = False
     enable_acl = False
 
@@ -60,7 +63,8 @@ class Operations(pyfuse3.Operations):
         self.read_ahead: ReadAhead | None = None
         self.guard = Guard(deadline_s=deadline_s, counters=counters, describe=self._path)
         self._view = view
-        self._attributes = AttributeMaker(view.modified_s)
+        self.inodes = InodeTable(view.root, view.commit)
+        self._attributes = AttributeMaker(self.inodes, view.modified_s)
         self._files: HandleTable[tuple[Node, FileReader]] = HandleTable()
         self._directories: HandleTable[tuple[Node, Sequence[Node]]] = HandleTable()
 
@@ -74,20 +78,23 @@ class Operations(pyfuse3.Operations):
         """For messages: the path that an inode number or a handle stands for."""
         if not isinstance(number, int):
             return ""
+        if operation not in _BY_HANDLE:
+            found = self.inodes.find(number)
+            return found.path if found is not None else f"#{number}"
+        table: HandleTable[Any] = self._directories if operation.endswith("dir") else self._files
         try:
-            if operation not in _BY_HANDLE:
-                return self._view.node(number).path
-            table: HandleTable[Any] = self._directories if operation.endswith("dir") else self._files
             node: Node = table.get(number)[0]
-            return node.path
         except BadHandle:
             return f"#{number}"
+        return node.path
 
     # Names and attributes
 
     @guarded
     def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> Answer[EntryAttributes]:
-        directory = self._view.node(parent_inode)
+        directory = self.inodes.node(parent_inode)
+        if name in (b".", b".."):  # of a file handle, so that the inode may be a file's
+            return self._attributes.of(directory if name == b"." else directory.parent or directory)
         text = name_from_kernel(name)
         try:
             node = self._view.lookup_nowait(directory, text)
@@ -101,7 +108,7 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
-        return self._attributes.of(self._view.node(inode))
+        return self._attributes.of(self.inodes.node(inode))
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """Nothing to do, and no guard: nodes stay as long as the view, and pyfuse3 takes no error here."""
@@ -113,7 +120,7 @@ class Operations(pyfuse3.Operations):
     @guarded
     def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> bool:
         """Whether the access is allowed; asked only where the kernel does not decide by the modes itself."""
-        node = self._view.node(inode)
+        node = self.inodes.node(inode)
         return not mode & os.W_OK and (node.is_directory or not mode & os.X_OK)
 
     @guarded
@@ -121,14 +128,14 @@ class Operations(pyfuse3.Operations):
         if not name.startswith(b"user."):
             # There are no ACLs, labels or capabilities here at all. Told that, ls and others ask once instead of for every file.
             raise FUSEError(errno.EOPNOTSUPP)
-        value = self._view.xattrs(self._view.node(inode)).get(name_from_kernel(name))
+        value = xattr(self._view, self.inodes.node(inode), name_from_kernel(name))
         if value is None:
             raise FUSEError(pyfuse3.ENOATTR)
         return value
 
     @guarded
     def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        return [name_to_kernel(name) for name in self._view.xattrs(self._view.node(inode))]
+        return [name_to_kernel(name) for name in listed_xattrs(self._view, self.inodes.node(inode))]
 
     @guarded
     def statfs(self, ctx: RequestContext) -> StatvfsData:
@@ -146,7 +153,7 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     def opendir(self, inode: InodeT, ctx: RequestContext) -> Answer[FileHandleT]:
-        directory = self._view.node(inode)
+        directory = self.inodes.node(inode)
         if not directory.is_directory:
             raise NotADirectory(f"{directory.path!r} is a file")
         return self._open_directory(directory)
@@ -179,7 +186,7 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        node = self._view.node(inode)
+        node = self.inodes.node(inode)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             raise ReadOnly(f"{node.path!r} cannot be written")
         if self.read_ahead is not None:

@@ -1,7 +1,7 @@
 """One repo at one commit as a tree of nodes.
 
-Directories are listed on first use, one level at a time, once for all who ask; then nothing about them changes. Node numbers are
-given in the order of discovery, 1 is the root, and stay as long as the view. Event loop only.
+Directories are listed on first use, one level at a time, once for all who ask; then nothing about them changes. Nodes stay as
+long as the view, and are the same objects each time they are looked up. Event loop only.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from functools import partial
 
 import trio
 
-from xetfs.errors import BadHandle, EntryNotFound, IsADirectory, NotADirectory
+from xetfs.errors import EntryNotFound, IsADirectory, NotADirectory
 from xetfs.protocol.formats.shards import is_shard_index
 from xetfs.protocol.names import CommitId, RepoId, RepoRef
 from xetfs.protocol.tree import RepoInfo, TreeEntry
 from xetfs.reader.file import FileReader
-from xetfs.reader.filemap import Level, level_name
+from xetfs.reader.filemap import Level
 from xetfs.reader.flights import Flight
 from xetfs.repo.listing import Lister
 from xetfs.repo.shards import fetch_headers
@@ -26,10 +26,9 @@ from xetfs.repo.shards import fetch_headers
 class Node:
     """A place in the tree: a file or a directory. entry: what the listing says of it; None only for the root."""
 
-    __slots__ = ("children", "entry", "name", "number", "parent")
+    __slots__ = ("children", "entry", "name", "parent")
 
-    def __init__(self, number: int, name: str, parent: Node | None, entry: TreeEntry | None) -> None:
-        self.number = number
+    def __init__(self, name: str, parent: Node | None, entry: TreeEntry | None) -> None:
         self.name = name
         self.parent = parent
         self.entry = entry
@@ -54,7 +53,7 @@ class Node:
         return self.entry.path if self.entry is not None else ""
 
     def __repr__(self) -> str:
-        return f"Node({self.number}, {self.path!r})"
+        return f"Node({self.path!r})"
 
 
 class RepoView:
@@ -77,16 +76,9 @@ class RepoView:
         self._open_reader = open_reader
         self._level_of = level_of
         self._nursery = nursery
-        self._listings: dict[int, Flight[None]] = {}
-        self._foreseen: set[int] = set()
-        self.root = Node(1, "", None, None)
-        self._nodes = [self.root]
-
-    def node(self, number: int) -> Node:
-        """The node with this number. Raises BadHandle if there is none."""
-        if not 1 <= number <= len(self._nodes):
-            raise BadHandle(f"{self.ref}: no node {number}")
-        return self._nodes[number - 1]
+        self._listings: dict[Node, Flight[None]] = {}
+        self._foreseen: set[Node] = set()
+        self.root = Node("", None, None)
 
     def lookup_nowait(self, directory: Node, name: str) -> Node | None:
         """The node `name` in `directory`; None when the directory is not listed yet. Raises EntryNotFound, NotADirectory."""
@@ -117,10 +109,10 @@ class RepoView:
 
     async def _list(self, directory: Node) -> dict[str, Node]:
         if directory.children is None:
-            flight = self._listings.get(directory.number)
+            flight = self._listings.get(directory)
             if flight is None or flight.ended:
                 flight = Flight(self._nursery, partial(self._load_children, directory))
-                self._listings[directory.number] = flight
+                self._listings[directory] = flight
             flight.join()
             try:
                 await flight.wait()
@@ -137,12 +129,10 @@ class RepoView:
             children: dict[str, Node] = {}
             for entry in entries:
                 name = entry.path.rpartition("/")[2]
-                node = Node(len(self._nodes) + 1, name, directory, entry)
-                self._nodes.append(node)
-                children[name] = node
+                children[name] = Node(name, directory, entry)
             directory.children = children
         finally:
-            self._listings.pop(directory.number, None)
+            self._listings.pop(directory, None)
 
     def open_file(self, node: Node) -> FileReader:
         """A reader of the file's bytes, opened; the caller closes it. Raises IsADirectory."""
@@ -154,21 +144,12 @@ class RepoView:
 
     def foresee(self, node: Node) -> None:
         """Take note that a program has opened a file: what it is likely to read next of others begins to come."""
-        if is_shard_index(node.name) and node.number not in self._foreseen:
-            self._foreseen.add(node.number)
+        if is_shard_index(node.name) and node not in self._foreseen:
+            self._foreseen.add(node)
             self._nursery.start_soon(fetch_headers, self, node)
 
-    def xattrs(self, node: Node) -> dict[str, bytes]:
-        """Extended attributes of a node: what the listing says of it, and how sure all is that was read of a file until now."""
-        found = {"user.xetfs.repo": str(self.repo).encode(), "user.xetfs.commit": self.commit.encode()}
-        entry = node.entry
-        if entry is not None:
-            if entry.oid:
-                found["user.xetfs.oid"] = entry.oid.encode()
-            if entry.file_id is not None:
-                found["user.xetfs.hash"] = entry.file_id.hex().encode()
-            if entry.sha256 is not None:
-                found["user.xetfs.sha256"] = entry.sha256.hex().encode()
-            if entry.kind == "file":
-                found["user.xetfs.verified"] = level_name(self._level_of(entry)).encode()
-        return found
+    def level_of(self, node: Node) -> Level | None:
+        """Lowest verification level of what this process knows of a file, or None if that is nothing. Raises IsADirectory."""
+        if node.entry is None or node.is_directory:
+            raise IsADirectory(f"{self.ref}: {node.path!r} is a directory")
+        return self._level_of(node.entry)
