@@ -410,3 +410,44 @@ async def test_without_a_time_of_change_it_is_that_of_the_mount(hub: TestHub, en
     async with engine(offline=True) as opened:
         again = await opened.open_repo(RepoRef.parse("acme/demo"))
         assert view.modified_s <= again.modified_s
+
+
+async def test_a_text_of_several_readings_is_what_the_hub_knows(hub: TestHub, engine: OpenEngine) -> None:
+    repo = hub.storage.create_repo("dataset", "acme/data")
+    commits = {"main": hub.storage.commit_files(repo, {"icons@2x/a": b"a", "v1/train/x": b"x", "main.txt": b"m"}).oid}
+    for ref, files in {
+        "refs/heads/v1@2": {"b": b"b"},
+        "refs/heads/feature/x": {"sub/c": b"c"},
+        "refs/convert/parquet": {"default/train/0.parquet": b"p"},
+        "refs/tags/v1": {"train/d": b"d"},
+    }.items():
+        hub.storage.set_ref(repo, ref, commits["main"])
+        commits[ref] = hub.storage.commit_files(repo, files, deleted_folders=["."], branch=ref).oid
+    readings = {
+        "datasets/acme/data@v1@2": ("refs/heads/v1@2", ["b"]),
+        "datasets/acme/data@feature/x": ("refs/heads/feature/x", ["sub"]),
+        "datasets/acme/data@feature/x/sub": ("refs/heads/feature/x", ["c"]),
+        "datasets/acme/data@feature%2Fx/sub": ("refs/heads/feature/x", ["c"]),
+        "datasets/acme/data/sub@feature/x": ("refs/heads/feature/x", ["c"]),
+        "datasets/acme/data@~parquet": ("refs/convert/parquet", ["default"]),
+        "datasets/acme/data@~parquet/default/train": ("refs/convert/parquet", ["0.parquet"]),
+        "datasets/acme/data@refs/convert/parquet/default/train": ("refs/convert/parquet", ["0.parquet"]),
+        "datasets/acme/data@refs%2Fconvert%2Fparquet": ("refs/convert/parquet", ["default"]),
+        "datasets/acme/data@v1/train": ("refs/tags/v1", ["d"]),
+        "datasets/acme/data/train@v1": ("refs/tags/v1", ["d"]),
+        "datasets/acme/data/icons@2x": ("main", ["a"]),
+        "datasets/acme/data@main/v1/train": ("main", ["x"]),
+    }
+    for offline in (False, True):
+        async with engine(offline=offline) as opened:
+            for text, (ref, names) in readings.items():
+                view = await opened.open_repo(RepoRef.parse(text))
+                assert (view.commit, [node.name for node in await view.children(view.root)]) == (commits[ref], names), text
+    hub.log.reset()
+    async with engine() as opened:
+        await opened.open_repo(RepoRef.parse("datasets/acme/data/icons@2x"))
+        assert len(hub.requests()) == 1, "the reading that led to a commit before is tried first"
+        with pytest.raises(RevisionNotFound):
+            await opened.open_repo(RepoRef.parse("datasets/acme/data@absent/there"))
+        with pytest.raises(EntryNotFound, match="absent"):
+            await opened.open_repo(RepoRef.parse("datasets/acme/data@main/absent"))

@@ -201,8 +201,8 @@ def test_what_is_a_path_and_what_a_repo(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_path_in_a_mount_is_of_the_commit_that_is_mounted(tmp_path: Path) -> None:
     document: Mapping[str, Any] = {"repo": "datasets/acme/demo", "commit": "ab" * 20, "subfolder": "data", "revision": "main"}
     target = target_in(document, tmp_path / "x/y.bin", tmp_path)
-    assert (str(target.ref), target.path) == (f"datasets/acme/demo@{'ab' * 20}", "data/x/y.bin")
-    assert target_in(document, tmp_path, tmp_path).path == "data"
+    assert str(target) == f"datasets/acme/demo/data/x/y.bin@{'ab' * 20}"
+    assert target_in(document, tmp_path, tmp_path).subfolder == "data"
 
 
 def test_the_limit_of_a_mounts_cache_is_kept(tmp_path: Path) -> None:

@@ -33,8 +33,9 @@ FILES_OPEN_MAX: Final = 65536
 FUSE_CONF: Final = Path("/etc/fuse.conf")
 
 EPILOG: Final = """\
-REPO is [datasets/|spaces/]owner/name[/subfolder][@revision]; the revision is a branch, a tag,
-a commit or refs/pr/N (default: main).
+REPO is [datasets/|spaces/]owner/name[/subfolder][@revision] or, as in hf:// URIs,
+owner/name[@revision][/subfolder]; the revision is a branch, a tag, a commit, refs/pr/N or
+refs/convert/parquet (default: main).
 
 The Hub's variables are honoured: HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_OFFLINE,
 HF_HUB_DISABLE_IMPLICIT_TOKEN.
@@ -203,7 +204,7 @@ async def _serve(plan: MountPlan, ready: Ready) -> None:
         except OSError as exc:
             log.warning("no control socket, 'xetfs status' will say little of this mount socket=%s: %s", control, exc)
             control = ""
-        record = MountRecord.of_this_process(path, str(plan.ref), view.commit, control=control)
+        record = MountRecord.of_this_process(path, str(view.ref), view.commit, control=control)
 
         def on_ready() -> None:
             try:
@@ -211,7 +212,7 @@ async def _serve(plan: MountPlan, ready: Ready) -> None:
             except OSError as exc:
                 log.warning("no record of this mount, umount will not wait for its end file=%s: %s", record_file, exc.strerror)
             warnings = prefetch_warnings(preload.progress) if preload is not None else ()
-            ready(Started(f"mounted {plan.ref} ({view.commit[:12]}) at {path}", warnings))
+            ready(Started(f"mounted {view.ref} ({view.commit[:12]}) at {path}", warnings))
             if preload is not None:
                 preload.begin()
 

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +20,7 @@ from xetfs.protocol.names import RepoRef, parse_commit_id
 from xetfs.settings import Settings
 
 if TYPE_CHECKING:
-    from xetfs.repo import RepoView
+    from xetfs.repo import Engine, Node, RepoView
     from xetfs.repo.verify import Report
 
 OPEN_S: Final = 45.0
@@ -44,14 +44,6 @@ examples:
 exit codes: 0 everything is right; 8 something is not what its name says; otherwise as 'xetfs --help'
 says of the first file that could not be checked.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What is to be proven: a path ("" for all) of a repo."""
-
-    ref: RepoRef
-    path: str
 
 
 def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
@@ -85,8 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = replace(settings_from(choices, os.environ), whole_checks=False)
     mountpoint = find_mount(arguments.what)
     if mountpoint is None:
-        ref = RepoRef.parse(arguments.what)
-        target = Target(replace(ref, subfolder=""), ref.subfolder)
+        target = RepoRef.parse(arguments.what)
     else:
         document = ask_mount(mountpoint, os.environ)
         target = target_in(document, Path(arguments.what), mountpoint)
@@ -143,13 +134,16 @@ def ask_mount(mountpoint: Path, env: Mapping[str, str]) -> Mapping[str, Any]:
     return document
 
 
-def target_in(document: Mapping[str, Any], path: Path, mountpoint: Path) -> Target:
-    """A path in a mount as what it is in the repo. The commit is that of the mount, whatever its revision is by now."""
+def target_in(document: Mapping[str, Any], path: Path, mountpoint: Path) -> RepoRef:
+    """A path in a mount, of a file or a folder, as what it is in the repo.
+
+    The commit is that of the mount, whatever its revision is by now.
+    """
     from xetfs.fs import mountpoint as outside
 
     ref = RepoRef.parse(f"{document['repo']}@{parse_commit_id(document['commit'])}")
     parts = [document["subfolder"], *outside.resolve(path).relative_to(mountpoint).parts]
-    return Target(ref, "/".join(part for part in parts if part))
+    return replace(ref, subfolder="/".join(part for part in parts if part))
 
 
 def settings_like(document: Mapping[str, Any], settings: Settings, choices: Choices) -> Settings:
@@ -166,11 +160,23 @@ def settings_like(document: Mapping[str, Any], settings: Settings, choices: Choi
 # Doing it
 
 
-async def _verify(target: Target, settings: Settings, deep: bool, as_json: bool) -> int:
+async def _open(engine: Engine, target: RepoRef) -> tuple[RepoView, Node]:
+    """The whole repo, and the file or folder in it that is to be proven."""
+    from xetfs.repo.readings import open_first
+    from xetfs.repo.verify import find
+
+    async def open_one(ref: RepoRef) -> tuple[RepoView, Node]:
+        view = await engine.open_repo(replace(ref, subfolder="", others=()))
+        return view, await find(view, ref.subfolder)
+
+    return await open_first(target.readings, open_one)
+
+
+async def _verify(target: RepoRef, settings: Settings, deep: bool, as_json: bool) -> int:
     import trio
 
     from xetfs.repo import open_engine
-    from xetfs.repo.verify import Report, files_under, find, verify_files
+    from xetfs.repo.verify import Report, files_under, verify_files
 
     begin = time.monotonic()
     report = Report()
@@ -184,13 +190,13 @@ async def _verify(target: Target, settings: Settings, deep: bool, as_json: bool)
         if sys.stderr.isatty():
             nursery.start_soon(_show_progress, report, lambda: done)
         with trio.move_on_after(OPEN_S) as limit:
-            view = await engine.open_repo(target.ref)
+            view, node = await _open(engine, target)
         if limit.cancelled_caught:
-            raise Unavailable(f"{target.ref}: no answer from the Hub within {OPEN_S:g} s", hint="check the network")
-        files = await files_under(view, await find(view, target.path))
+            raise Unavailable(f"{target}: no answer from the Hub within {OPEN_S:g} s", hint="check the network")
+        files = await files_under(view, node)
         await verify_files(view, engine.shelf, files, report, deep=deep, on_bytes=on_bytes)
         nursery.cancel_scope.cancel()
-    document = describe_report(report, view, target.path, deep=deep)
+    document = describe_report(report, view, node.path, deep=deep)
     document["fetched_bytes"] = engine.counters["net.received_bytes"]
     document["dropped_blocks"] = engine.counters["store.corrupt_blocks"]
     document["refused_answers"] = engine.counters["reader.corrupt_windows"]

@@ -34,6 +34,7 @@ from xetfs.reader.sources import Names, PlainSource, Source, key_of
 from xetfs.reader.whole import WholeChecker
 from xetfs.reader.xet_source import XetSource
 from xetfs.repo.listing import Lister
+from xetfs.repo.readings import open_first
 from xetfs.repo.revisions import Revisions
 from xetfs.repo.view import RepoView
 from xetfs.settings import Settings
@@ -91,9 +92,13 @@ class Engine:
     async def open_repo(self, ref: RepoRef) -> RepoView:
         """The repo at the commit that `ref` is now, its root directory listed.
 
-        Raises RepoNotFound, RevisionNotFound, AuthRequired, AccessDenied, Offline, Unavailable and what else stands between these
-        credentials and the bytes; EntryNotFound or NotADirectory if there is no such subfolder.
+        Of a ref that can be read in several ways, the first reading that leads to a directory. Raises RepoNotFound,
+        RevisionNotFound, AuthRequired, AccessDenied, Offline, Unavailable and what else stands between these credentials and the
+        bytes; EntryNotFound or NotADirectory if there is no such subfolder.
         """
+        return await open_first(await self._revisions.known_first(ref.readings), self._open_reading)
+
+    async def _open_reading(self, ref: RepoRef) -> RepoView:
         info = await self._revisions.resolve(ref)
         cas = CasClient(self._http, partial(self._hub.xet_token, info.repo, info.commit), facts=self._facts)
         lister = Lister(

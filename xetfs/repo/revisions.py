@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 
 import trio
 from blake3 import blake3
@@ -62,6 +63,13 @@ class Revisions:
             return known
         await self._remember(ref, info)
         return info
+
+    async def known_first(self, readings: Sequence[RepoRef]) -> Sequence[RepoRef]:
+        """The same readings, those before the others that led to a commit before."""
+        if len(readings) == 1:
+            return readings
+        known = {reading for reading in readings if await self._known(reading) is not None}
+        return sorted(readings, key=lambda reading: reading not in known)
 
     async def _known(self, ref: RepoRef) -> RepoInfo | None:
         keys = [self._key(ref, reader) for reader in (self._fingerprint(), "everybody")]

@@ -109,6 +109,8 @@ class Storage(Database):
 
     def resolve_ref(self, repo: Repo, revision: str) -> str | None:
         """The full name of the ref that a revision names, if it names one."""
+        if revision.startswith("~"):  # as the real Hub's `~parquet`
+            revision = f"refs/convert/{revision[1:]}"
         for ref in (f"refs/heads/{revision}", f"refs/tags/{revision}", revision):
             if self.row("SELECT 1 FROM refs WHERE repo = ? AND ref = ?", repo.id, ref):
                 return ref
