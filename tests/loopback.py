@@ -14,8 +14,9 @@ from typing import Any
 
 import trio
 
+from xetfs.credentials import FixedToken
 from xetfs.net.client import HttpClient, open_http_client
-from xetfs.settings import Settings
+from xetfs.settings import Secret, Settings
 from xetfs.telemetry import Counters
 
 CANARY = "hf_CANARYcanaryCANARYcanary"
@@ -123,8 +124,10 @@ async def _read_head(stream: trio.abc.Stream, connection: int) -> Asked | None:
 
 
 @asynccontextmanager
-async def client_of(endpoint: str, **choices: object) -> AsyncIterator[HttpClient]:
+async def client_of(endpoint: str, *, token: Secret | None = None, **choices: object) -> AsyncIterator[HttpClient]:
     """A client whose settings name `endpoint`, with short timeouts unless chosen otherwise; counters at `.counters`."""
+    if token is not None:
+        choices["credentials"] = FixedToken(token)
     defaults: dict[str, object] = {"cache_dir": Path("/nonexistent"), "connections_max": 8, "stall_timeout_s": 5.0}
     settings = Settings(endpoint=endpoint, **{**defaults, **choices})  # type: ignore[arg-type]
     async with open_http_client(settings, Counters()) as client:

@@ -20,11 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "xetfs"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-GROUND = {"errors", "settings", "telemetry", "__init__"}
+GROUND = {"errors", "settings", "telemetry", "credentials", "__init__"}
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "settings": set(),
     "telemetry": set(),
+    "credentials": set(),
     "__init__": set(),
     "protocol": set(),
     "net": {"protocol"},

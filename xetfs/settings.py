@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from xetfs.credentials import Credentials
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -43,8 +46,8 @@ class Settings:
     # The Hub
     endpoint: str = "https://huggingface.co"
     """Scheme, host and port of the Hub, without a trailing slash."""
-    token: Secret | None = None
-    """Hub token, or None for anonymous access."""
+    credentials: Credentials | None = None
+    """Where the Hub's token comes from, or None for anonymous access."""
     offline: bool = False
     """Make no request at all; what is not in the store fails with Offline."""
 

@@ -15,6 +15,7 @@ import xetfs
 from xetfs.cli.exits import Exit
 from xetfs.cli.main import main
 from xetfs.cli.mount import check_allow_other
+from xetfs.credentials import FixedToken
 from xetfs.errors import MachineUnfit
 from xetfs.settings import Secret, Settings
 
@@ -134,7 +135,7 @@ def test_lending_a_token_to_others_is_warned_of(
     monkeypatch.setattr("os.geteuid", lambda: 0)
     check_allow_other(Settings(cache_dir=tmp_path))
     assert capsys.readouterr().err == ""
-    check_allow_other(Settings(cache_dir=tmp_path, token=Secret(TOKEN)))
+    check_allow_other(Settings(cache_dir=tmp_path, credentials=FixedToken(Secret(TOKEN))))
     warning = capsys.readouterr().err
     assert warning.startswith("xetfs: warning: --allow-other lets every user")
     assert TOKEN not in warning

@@ -16,6 +16,7 @@ from typing import Any, Final
 import trio
 from pyfuse3 import FUSEError
 
+from xetfs.credentials import FixedToken
 from xetfs.errors import XetfsError
 from xetfs.fs.errno import errno_of
 from xetfs.fs.operations import Operations
@@ -114,7 +115,7 @@ class Bench:
     def settings(self, cache: Path, **choices: Any) -> Settings:
         usual: dict[str, Any] = {
             "endpoint": self.hub.endpoint,
-            "token": Secret(TOKEN),
+            "credentials": FixedToken(Secret(TOKEN)),
             "cache_dir": cache,
             "memory_bytes_max": 64 * MIB,
             "connect_timeout_s": CONNECT_S,

@@ -12,10 +12,11 @@ import trio
 from loopback import CANARY, Asked, answer, client_of, ranged, serving
 
 from xetfs import __version__
+from xetfs.credentials import FixedToken
 from xetfs.errors import Offline, ProtocolViolation, RateLimited, Unavailable, XetfsError
 from xetfs.net.bodies import SLICED_BYTES_MAX, take_range
 from xetfs.net.client import HttpClient
-from xetfs.net.origins import REDIRECTS_MAX, Credentials, Origin
+from xetfs.net.origins import REDIRECTS_MAX, Bearer, Origin
 from xetfs.protocol.ranges import ByteRange
 from xetfs.settings import Secret
 from xetfs.telemetry import NET_BYTES, NET_REQUESTS, NET_RETRIES
@@ -279,7 +280,7 @@ async def test_a_redirect_to_another_origin_leaves_the_token_behind(status: int)
         return answer(status, location="/b" if asked.path == "/a" else f"{storage.url}/signed?s=1")
 
     async with serving(cdn) as storage, serving(hub) as server, client_of(server.url) as client:
-        credentials = Credentials(Origin.of(server.url), Secret(CANARY))
+        credentials = Bearer(Origin.of(server.url), FixedToken(Secret(CANARY)))
         reply = await client.request(f"{server.url}/a", "x", credentials=credentials)
         assert (reply.body, reply.redirected) == (b"ok", True)
         assert server.paths == ["/a", "/b"]
@@ -295,7 +296,7 @@ async def test_a_redirect_that_comes_back_brings_the_token_only_home() -> None:
         return answer(302, location=f"{storage.url}/b") if asked.path == "/a" else answer(200, b"ok")
 
     async with serving(cdn) as storage, serving(hub) as server, client_of(server.url) as client:
-        credentials = Credentials(Origin.of(server.url), Secret(CANARY))
+        credentials = Bearer(Origin.of(server.url), FixedToken(Secret(CANARY)))
         assert (await client.request(f"{server.url}/a", "x", credentials=credentials)).body == b"ok"
         assert CANARY not in repr(storage.asked)
 
@@ -351,7 +352,7 @@ async def test_neither_token_nor_signature_is_logged_or_told(caplog: pytest.LogC
 
     told: list[str] = []
     async with serving(cdn) as storage, serving(hub) as server, client_of(server.url, attempts_max=2) as client:
-        credentials = Credentials(Origin.of(server.url), Secret(CANARY))
+        credentials = Bearer(Origin.of(server.url), FixedToken(Secret(CANARY)))
         for path in ("signed", "to-http", "gone", "broken"):
             try:
                 reply = await client.request(f"{server.url}/{path}?X-Signature={signature}", path, credentials=credentials)

@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from xetfs.credentials import FixedToken
 from xetfs.errors import (
     AccessDenied,
     AuthRequired,
@@ -46,7 +47,9 @@ def engine(hub: TestHub, tmp_path: Path) -> OpenEngine:
     """engine(**settings): an engine with the cache directory of this test."""
 
     @asynccontextmanager
-    async def make(**settings: object) -> AsyncIterator[Engine]:
+    async def make(*, token: Secret | None = None, **settings: object) -> AsyncIterator[Engine]:
+        if token is not None:
+            settings["credentials"] = FixedToken(token)
         chosen = Settings(**{"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache", **settings})  # type: ignore[arg-type]
         async with open_engine(chosen) as opened:
             yield opened

@@ -16,10 +16,11 @@ from typing import Literal
 from xetfs.cas.facts import Fact, ServerFacts
 from xetfs.cas.fetching import Part, fetch_parts
 from xetfs.cas.token import TokenSource
+from xetfs.credentials import FixedToken
 from xetfs.errors import AccessDenied, AuthRequired, EntryNotFound, Offline, ProtocolViolation, Unavailable, XetfsError
 from xetfs.net.client import Answer, HttpClient
 from xetfs.net.failures import error_of_status
-from xetfs.net.origins import Credentials, Origin
+from xetfs.net.origins import Bearer, Origin
 from xetfs.protocol.hashes import FileId
 from xetfs.protocol.proof import RangeProof, parse_range_proof
 from xetfs.protocol.ranges import ByteRange
@@ -135,7 +136,7 @@ class CasClient:
         origin = Origin.of(token.cas_url)
         if unless is not None and self.facts.holds(origin, unless):
             return None
-        credentials = Credentials(origin, token.access_token)
+        credentials = Bearer(origin, FixedToken(token.access_token))
         try:
             return await self._http.request(token.cas_url + path, what, headers=headers, credentials=credentials)
         except (Offline, ProtocolViolation, Unavailable):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from xetfs.credentials import Credentials, FixedToken, checked_token, open_token_file
 from xetfs.errors import InvalidArgument, ProtocolViolation
 from xetfs.protocol.urls import split_url
 from xetfs.settings import MIB, Secret, Settings
@@ -21,12 +22,10 @@ from xetfs.settings import MIB, Secret, Settings
 DEFAULT_CACHE_SIZE: Final = "20G"
 CACHE_BYTES_MIN: Final = 64 * MIB
 """Least budget of the store: below a few windows of a reader it would only turn over."""
-TOKEN_BYTES_MAX: Final = 4096
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?b?)", re.IGNORECASE)
 _POWER: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _TRUE: Final = frozenset({"1", "ON", "YES", "TRUE"})
-_TOKEN = re.compile(r"[!-~]+", re.ASCII)
 _DEFAULT_ENDPOINT: Final = "https://huggingface.co"
 
 
@@ -46,7 +45,7 @@ def settings_from(choices: Choices, env: Mapping[str, str]) -> Settings:
     endpoint = find_endpoint(env)
     return Settings(
         endpoint=endpoint,
-        token=find_token(choices.token_file, env),
+        credentials=find_credentials(choices.token_file, env),
         offline=choices.offline or _is_set(env, "HF_HUB_OFFLINE") or _is_set(env, "TRANSFORMERS_OFFLINE"),
         verify=choices.verify,
         cache_bytes_max=_cache_bytes(choices.cache_size or DEFAULT_CACHE_SIZE),
@@ -96,45 +95,27 @@ def find_endpoint(env: Mapping[str, str]) -> str:
     return text
 
 
-def find_token(token_file: Path | None, env: Mapping[str, str]) -> Secret | None:
-    """The Hub token: --token-file, HF_TOKEN, or the file that `hf auth login` writes. Raises InvalidArgument, which never
-    shows it."""
+def find_credentials(token_file: Path | None, env: Mapping[str, str]) -> Credentials | None:
+    """The Hub token: --token-file, HF_TOKEN, or the file that `hf auth login` writes. Both files are read again when they change.
+
+    Raises InvalidArgument, which never shows a token.
+    """
     if token_file is not None:
-        token = _token_in(token_file, "--token-file")
-        if token is None:
+        found = open_token_file(token_file, "--token-file")
+        if found is None:
+            if token_file.exists():
+                raise InvalidArgument("--token-file does not hold a token", hint="it is empty")
             raise InvalidArgument(f"--token-file {token_file} does not exist")
-        return token
+        return found
     if _is_set(env, "HF_HUB_DISABLE_IMPLICIT_TOKEN"):
         return None
     for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         text = env.get(variable, "").strip()
         if text:
-            return _checked_token(text, variable)
+            return FixedToken(checked_token(text, variable))
     home = Path(env["HF_HOME"]).expanduser() if env.get("HF_HOME") else base_dir(env, "XDG_CACHE_HOME", ".cache") / "huggingface"
     path = Path(env["HF_TOKEN_PATH"]).expanduser() if env.get("HF_TOKEN_PATH") else home / "token"
-    return _token_in(path, f"the token file {path}")
-
-
-def _token_in(path: Path, what: str) -> Secret | None:
-    """The token in a file; None if there is no such file, or nothing in one that nobody named."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(TOKEN_BYTES_MAX + 1).decode("ascii").strip()
-    except FileNotFoundError:
-        return None
-    except OSError as exc:
-        raise InvalidArgument(f"{what} cannot be read: {exc.strerror}") from None
-    except UnicodeDecodeError:
-        raise InvalidArgument(f"{what} does not hold a token") from None
-    if not text and what != "--token-file":
-        return None
-    return _checked_token(text, what)
-
-
-def _checked_token(text: str, what: str) -> Secret:
-    if len(text) > TOKEN_BYTES_MAX or not _TOKEN.fullmatch(text):
-        raise InvalidArgument(f"{what} does not hold a token", hint="expected one word such as hf_…")
-    return Secret(text)
+    return open_token_file(path, f"the token file {path}")
 
 
 def find_proxy(endpoint: str, env: Mapping[str, str]) -> Secret | None:

@@ -145,7 +145,7 @@ def check_allow_other(settings: Settings) -> None:
     """Raises MachineUnfit when this user may not let others in; warns when that lends them a token."""
     if os.geteuid() != 0 and not _user_allow_other():
         raise MachineUnfit("--allow-other is not allowed here", hint=f"add the line 'user_allow_other' to {FUSE_CONF}")
-    if settings.token is not None:
+    if settings.credentials is not None:
         print("xetfs: warning: --allow-other lets every user of this machine read what your token can", file=sys.stderr)
 
 

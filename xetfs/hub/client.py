@@ -19,7 +19,7 @@ from xetfs.net.bodies import take_range
 from xetfs.net.client import Answer, HttpClient
 from xetfs.net.download import Download
 from xetfs.net.failures import error_of_status, is_retried_status
-from xetfs.net.origins import Credentials, Origin
+from xetfs.net.origins import Bearer, Origin
 from xetfs.protocol.names import CommitId, RepoId, check_revision
 from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.tree import RepoInfo, TreeEntry, XetToken, parse_next_link, parse_repo_info, parse_tree_page, parse_xet_token
@@ -49,7 +49,7 @@ class HubClient:
     def __init__(self, http: HttpClient, settings: Settings) -> None:
         self._http = http
         self._endpoint = settings.endpoint.rstrip("/")
-        self._credentials = None if settings.token is None else Credentials(Origin.of(self._endpoint), settings.token)
+        self._credentials = None if settings.credentials is None else Bearer(Origin.of(self._endpoint), settings.credentials)
 
     def __repr__(self) -> str:
         return f"HubClient({self._endpoint})"

@@ -34,11 +34,11 @@ from xetfs.net.backend import Backend, Unanswered, Unreached
 from xetfs.net.download import Download
 from xetfs.net.failures import error_of_exception, error_of_status, is_retried_status
 from xetfs.net.hedging import Hedger, hedge_after_s
-from xetfs.net.origins import REDIRECTS_MAX, Credentials, Origin, OriginPolicy
+from xetfs.net.origins import REDIRECTS_MAX, Bearer, Origin, OriginPolicy
 from xetfs.net.pool import CLOSE_TIMEOUT_S, OriginPools, Turn, close_response, deadline_after, silence_libraries
 from xetfs.net.retry import with_retries
 from xetfs.protocol.urls import split_url
-from xetfs.settings import MIB, Settings
+from xetfs.settings import MIB, Secret, Settings
 from xetfs.telemetry import NET_REQUESTS, NET_STALLS, Counters
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class HttpClient:
         *,
         method: str = "GET",
         headers: Mapping[str, str] | None = None,
-        credentials: Credentials | None = None,
+        credentials: Bearer | None = None,
         bytes_max: int = SMALL_BODY_BYTES_MAX,
         follow: bool = True,
     ) -> Answer:
@@ -132,7 +132,7 @@ class HttpClient:
         *,
         method: str = "GET",
         headers: Mapping[str, str] | None = None,
-        credentials: Credentials | None = None,
+        credentials: Bearer | None = None,
         follow: bool = True,
         attempt: int = 1,
     ) -> AsyncIterator[Download]:
@@ -140,25 +140,34 @@ class HttpClient:
 
         attempt: its number, as each is waited for longer than the one before.
         An answer in an encoding that was not asked for is refused here; by default none is asked for.
-        Raises Unavailable, ProtocolViolation, Offline; any status is the caller's to judge.
+        A 401 to a token that has been replaced since is followed by one more request, with the new one.
+        Raises Unavailable, ProtocolViolation, Offline; any other status is the caller's to judge.
         """
         sent = {"accept-encoding": "identity", "accept": "*/*", **(headers or {}), "user-agent": f"xetfs/{__version__}"}
-        target = url
-        for _ in range(REDIRECTS_MAX + 1):
-            async with self._attempt(method, target, what, sent, credentials, attempt) as download:
+        target, redirects, renewed = url, 0, False
+        token = await credentials.credentials.token() if credentials is not None else None
+        while redirects <= REDIRECTS_MAX:
+            permit = token if credentials is not None and credentials.origin == Origin.of(target) else None
+            async with self._attempt(method, target, what, sent, permit, attempt) as download:
+                if download.status == 401 and permit is not None and credentials is not None and not renewed:
+                    credentials.credentials.refused(permit)
+                    token, renewed = await credentials.credentials.token(), True
+                    if token is not None and token != permit:
+                        continue
                 location = download.headers.get("location") if follow and download.status in _REDIRECTS else None
                 if location is None:
                     _check_encoding(download, sent["accept-encoding"])
                     yield download
                     return
                 target = self.policy.check_redirect(target, location, what)
+                redirects += 1
         raise ProtocolViolation(f"{what}: more than {REDIRECTS_MAX} redirects")
 
     @asynccontextmanager
     async def _attempt(
-        self, method: str, url: str, what: str, headers: Mapping[str, str], credentials: Credentials | None, number: int
+        self, method: str, url: str, what: str, headers: Mapping[str, str], token: Secret | None, number: int
     ) -> AsyncIterator[Download]:
-        """One request to one origin: its place, its opening, its closing."""
+        """One request to one origin: its place, its opening, its closing. token: to be sent to that origin."""
         if self.settings.offline:
             raise Offline(f"{what}: not at hand, and offline")
         parts = self.policy.check_url(url, what)
@@ -168,8 +177,8 @@ class HttpClient:
         async with pool.turn() as turn:
             patience_s = pool.pace.patience_s(number)
             request = self._make_request(method, url, parts.host, headers, patience_s)
-            if credentials is not None and credentials.origin == origin:
-                request.headers["authorization"] = f"Bearer {credentials.token.reveal()}"
+            if token is not None:
+                request.headers["authorization"] = f"Bearer {token.reveal()}"
             start = trio.current_time()
             response = await self._open(turn, request, what, patience_s)
             silence_s = trio.current_time() - start

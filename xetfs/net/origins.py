@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import urljoin
 
+from xetfs.credentials import Credentials
 from xetfs.errors import ProtocolViolation
 from xetfs.protocol.urls import UrlParts, split_url
-from xetfs.settings import Secret
 
 AddressKind = Literal["public", "loopback", "private", "link-local", "special", "metadata"]
 
@@ -63,11 +63,11 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
-    """A token and the one origin that may see it."""
+class Bearer:
+    """Credentials, and the one origin that may see their tokens."""
 
     origin: Origin
-    token: Secret
+    credentials: Credentials
 
 
 def address_kind(text: str) -> AddressKind:

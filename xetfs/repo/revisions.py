@@ -43,7 +43,8 @@ class Revisions:
         A commit id that was resolved before is not asked for again. When the Hub cannot be reached, the last known answer is
         taken, with a warning. Raises the errors of HubClient.repo_info and check_readable; Offline when nothing is known.
         """
-        known = await self._known(ref)
+        reader = await self._fingerprint()
+        known = await self._known(ref, reader)
         if known is not None and (self._settings.offline or is_commit_id(ref.revision)):
             return known
         if self._settings.offline:
@@ -61,25 +62,28 @@ class Revisions:
                 "the Hub cannot be reached, serving the last known commit repo=%s commit=%s: %s", ref, known.commit[:12], exc
             )
             return known
-        await self._remember(ref, info)
+        if not (info.private or info.gated):
+            await self._remember(ref, info, "everybody")
+        elif reader == await self._fingerprint():  # else nobody knows with which of two tokens it was read
+            await self._remember(ref, info, reader)
         return info
 
     async def known_first(self, readings: Sequence[RepoRef]) -> Sequence[RepoRef]:
         """The same readings, those before the others that led to a commit before."""
         if len(readings) == 1:
             return readings
-        known = {reading for reading in readings if await self._known(reading) is not None}
+        reader = await self._fingerprint()
+        known = {reading for reading in readings if await self._known(reading, reader) is not None}
         return sorted(readings, key=lambda reading: reading not in known)
 
-    async def _known(self, ref: RepoRef) -> RepoInfo | None:
-        keys = [self._key(ref, reader) for reader in (self._fingerprint(), "everybody")]
+    async def _known(self, ref: RepoRef, reader: str) -> RepoInfo | None:
+        keys = [self._key(ref, name) for name in (reader, "everybody")]
         for record in await self._shelf.records(REVISION_RECORD, keys):
             if record is not None:
                 return _decode(record)
         return None
 
-    async def _remember(self, ref: RepoRef, info: RepoInfo) -> None:
-        reader = self._fingerprint() if info.private or info.gated else "everybody"
+    async def _remember(self, ref: RepoRef, info: RepoInfo, reader: str) -> None:
         commit = RepoRef(ref.repo, revision=info.commit)
         for known_as in (ref, commit):
             await self._shelf.put_record(REVISION_RECORD, self._key(known_as, reader), _encode(info))
@@ -87,8 +91,10 @@ class Revisions:
     def _key(self, ref: RepoRef, reader: str) -> str:
         return f"{self._settings.endpoint} {ref.repo}@{ref.revision} {reader}"
 
-    def _fingerprint(self) -> str:
-        token = self._settings.token
+    async def _fingerprint(self) -> str:
+        """Names the token that is sent now, without telling it."""
+        credentials = self._settings.credentials
+        token = await credentials.token() if credentials is not None else None
         if token is None:
             return "nobody"
         return blake3(token.reveal().encode(), key=_FINGERPRINT_KEY).hexdigest()
