@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from altered_proofs import ALTERATIONS
 
 from xetfs.errors import CorruptData, ProtocolViolation
 from xetfs.protocol.hashes import ChunkHash, FileId, MerkleHash, file_id
@@ -78,7 +79,7 @@ def _windows(case: dict[str, Any]) -> list[tuple[int, int]]:
 def test_an_answer_with_one_thing_altered_is_refused(case: dict[str, Any]) -> None:
     leaves = leaves_of(case)
     chance = random.Random(case["file_id"])
-    for alter in (_another_hash, _another_size, _a_node_less, _a_window_moved, _a_level_up):
+    for alter in ALTERATIONS:
         answer = copy.deepcopy(case["answer"])
         if alter(answer, chance):
             assert answer != case["answer"], alter
@@ -97,66 +98,3 @@ def test_chunks_that_are_not_the_files_are_refused(case: dict[str, Any]) -> None
     forged = [*leaves[:index], (ChunkHash(MerkleHash.from_raw(bytes(raw))), leaves[index][1]), *leaves[index + 1 :]]
     with pytest.raises(CorruptData):
         verify(case["answer"], case, forged)
-
-
-# Ways to alter an answer; each returns whether there was anything to alter.
-
-
-def _gaps(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    return [gap for gap in answer["hashRanges"] if gap is not None]
-
-
-def _another_hash(answer: dict[str, Any], chance: random.Random) -> bool:
-    nodes = [node for gap in _gaps(answer) for node in gap["nodes"]]
-    if nodes:
-        node = chance.choice(nodes)
-        node["hash"] = ("1" if node["hash"][0] == "0" else "0") + node["hash"][1:]
-    return bool(nodes)
-
-
-def _another_size(answer: dict[str, Any], chance: random.Random) -> bool:
-    """One node is a byte longer and another a byte shorter, so that the gap is as long as before."""
-    gaps = [gap for gap in _gaps(answer) if len(gap["nodes"]) > 1 and any(node["size"] > 1 for node in gap["nodes"])]
-    if gaps:
-        nodes = chance.choice(gaps)["nodes"]
-        shorter = chance.choice([node for node in nodes if node["size"] > 1])
-        longer = chance.choice([node for node in nodes if node is not shorter])
-        shorter["size"] -= 1
-        longer["size"] += 1
-    return bool(gaps)
-
-
-def _a_node_less(answer: dict[str, Any], chance: random.Random) -> bool:
-    gaps = [gap for gap in _gaps(answer) if gap["levels"][0][0] > 1]
-    if gaps:
-        gap = chance.choice(gaps)
-        removed = gap["nodes"].pop(0)
-        gap["levels"][0][0] -= 1
-        gap["nodes"][0]["size"] += removed["size"]
-    return bool(gaps)
-
-
-def _a_window_moved(answer: dict[str, Any], chance: random.Random) -> bool:
-    """By the size of a node of the gap before it, which goes behind it: all sums stay right."""
-    before, after = answer["hashRanges"][0], answer["hashRanges"][1]
-    if before is None or after is None or len(before["nodes"]) < 2:
-        return False
-    level = next(index for index, (left, right) in enumerate(before["levels"]) if left + right)
-    at = sum(before["levels"][0][:1]) - 1 if before["levels"][0][0] else 0
-    if level or not before["levels"][0][0]:
-        return False
-    moved = before["nodes"].pop(at)
-    before["levels"][0][0] -= 1
-    after["nodes"].insert(0, moved)
-    after["levels"][0][0] += 1
-    window = answer["windows"][0]["dirtyByteRange"]
-    answer["windows"][0]["dirtyByteRange"] = [window[0] - moved["size"], window[1] - moved["size"]]
-    return True
-
-
-def _a_level_up(answer: dict[str, Any], chance: random.Random) -> bool:
-    """The nodes of a gap claim to be one level higher than they are."""
-    gaps = [gap for gap in _gaps(answer) if sum(map(sum, gap["levels"])) > 1]
-    if gaps:
-        chance.choice(gaps)["levels"].insert(0, [0, 0])
-    return bool(gaps)

@@ -127,12 +127,13 @@ class HubApi:
 
     def _grant(self, grant: Grant) -> Response:
         token = self._signer.make_token(grant)
+        cas_url = self._options.cas_url or self._urls.cas
         headers = [
-            ("X-Xet-Cas-Url", self._urls.cas),
+            ("X-Xet-Cas-Url", cas_url),
             ("X-Xet-Access-Token", token),
             ("X-Xet-Token-Expiration", str(grant.expires_s)),
         ]
-        return json_response({"casUrl": self._urls.cas, "accessToken": token, "exp": grant.expires_s}, headers=headers)
+        return json_response({"casUrl": cas_url, "accessToken": token, "exp": grant.expires_s}, headers=headers)
 
     def _whoami(self, request: Request) -> Response:
         caller = self._accounts.caller(request)

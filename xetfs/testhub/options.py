@@ -21,6 +21,9 @@ class HubOptions:
     """404 or 501 takes away version 2 of reconstructions."""
     proof_status: int = 200
     """404 or 501 takes away range proofs."""
+    cas_url: str = ""
+    """The CAS that tokens name in place of this hub's own: somebody else's server, to which uploads then go and from which reads
+    come. This hub does not learn what is uploaded there."""
     dedup: bool = True
     """Whether uploaders are told of chunks that are held already."""
     plain_files: Literal["direct", "redirect"] = "redirect"

@@ -1,0 +1,118 @@
+"""Every file comes back from Hugging Face's own CAS server through a mount, byte by byte, however that server behaves."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import witness_repo
+from conftest import Witness
+from mount_user import Mount, is_mounted
+from witness_programs import CasServer
+
+pytestmark = pytest.mark.witness
+
+COMPARED_BYTES: Final = 1024 * 1024
+RANDOM_READS: Final = 400
+
+SERVERS: Final[Mapping[str, Mapping[str, str]]] = {
+    "as it comes": {},
+    "version 1 only": {"disable_v2_endpoints": "404"},
+    "version 1 only, 501": {"disable_v2_endpoints": "501"},
+    "each answer 1 to 60 ms late": {"random_delay": "(1ms, 60ms)"},
+    "each question 5 to 40 ms late": {"api_delay": "(5ms, 40ms)"},
+    "30 % errors and 50 to 300 ms late under load": {"congestion": "1,50,300,0.3"},
+    "one range a URL": {"max_ranges_per_fetch": "1"},
+    "two ranges a URL": {"max_ranges_per_fetch": "2"},
+    "URLs that live 300 ms": {"url_expiration": "300"},
+    "version 1, late, with errors": {"disable_v2_endpoints": "404", "random_delay": "(1ms, 20ms)", "congestion": "2,10,100,0.2"},
+}
+"""What their server is told to be like."""
+
+
+@contextmanager
+def mounted(witness: Witness, name: str, server: Mapping[str, str], *arguments: str) -> Iterator[Mount]:
+    """Their server with these settings, and an empty-handed mount that reads from it."""
+    here = witness.base / "".join(letter if letter.isalnum() else "-" for letter in name)
+    cas = CasServer(witness.held, witness.base / "server.log")
+    try:
+        cas.configure(**server)
+        witness.hub.control("PUT", "options", {"cas_url": cas.url})
+        witness.hub.reset()
+        env = {"HF_ENDPOINT": witness.hub.endpoint, "HF_TOKEN": "", "XDG_STATE_HOME": str(here / "state")}
+        mount = Mount(here, here / "cache", env)
+        try:
+            mount.mount(witness_repo.REPO, arguments)
+            yield mount
+            mount.umount()
+        except BaseException:
+            print(mount.log()[-5000:])
+            raise
+        finally:
+            if is_mounted(mount.path):
+                mount.clean_up()
+    finally:
+        cas.stop()
+
+
+def compare(whole: Path, read: Path) -> int:
+    """The bytes compared, which are all of both files."""
+    done = 0
+    with whole.open("rb") as expected, read.open("rb") as found:
+        while True:
+            wanted, got = expected.read(COMPARED_BYTES), found.read(COMPARED_BYTES)
+            assert got == wanted, f"{read} differs between {done} and {done + COMPARED_BYTES}"
+            if not wanted:
+                return done
+            done += len(wanted)
+
+
+def compare_some(whole: Path, read: Path, places: list[tuple[int, int]]) -> int:
+    done = 0
+    with whole.open("rb") as expected, read.open("rb", buffering=0) as found:
+        for offset, length in places:
+            expected.seek(offset)
+            found.seek(offset)
+            wanted, got = expected.read(length), found.read(length)
+            assert got == wanted, f"{read} differs at {offset}"
+            done += len(wanted)
+    return done
+
+
+def counters(mount: Mount) -> dict[str, int]:
+    status: dict[str, Any] = json.loads(mount.run("status", str(mount.path), "--json").stdout)["mounts"][0]
+    return {name: value for name, value in status["counters"].items() if isinstance(value, int)}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_every_file_comes_back_from_their_server(witness: Witness, tally: list[str], name: str) -> None:
+    files = witness.files()
+    with mounted(witness, name, SERVERS[name]) as mount, ThreadPoolExecutor(4) as threads:
+        done = sum(threads.map(lambda file: compare(witness.folder / file, mount.path / file), files))
+        met = counters(mount)
+    assert witness.hub.requests("cas") == witness.hub.requests("transfer") == []
+    faults = met.get("net.retries", 0) + met.get("cas.url_refreshes", 0)
+    if "congestion" in SERVERS[name]:
+        assert faults
+    tally.append(f"{name}: {len(files)} files, {done:,} bytes right; {faults} faults met on the way")
+
+
+@pytest.mark.parametrize("name", ["as it comes", "version 1 only", "30 % errors and 50 to 300 ms late under load"])
+def test_any_place_of_any_file_comes_back(witness: Witness, tally: list[str], name: str) -> None:
+    chance = random.Random(name)
+    sizes = {file: (witness.folder / file).stat().st_size for file in witness.files()}
+    large = [file for file, size in sizes.items() if size > 100_000]
+    places: dict[str, list[tuple[int, int]]] = {file: [] for file in large}
+    for _ in range(RANDOM_READS):
+        file = chance.choice(large)
+        length = chance.choice((1, 4096, 70_000, 1_000_000))
+        places[file].append((chance.randrange(sizes[file]), length))
+    with mounted(witness, f"any place {name}", SERVERS[name]) as mount, ThreadPoolExecutor(8) as threads:
+        done = sum(threads.map(lambda file: compare_some(witness.folder / file, mount.path / file, places[file]), large))
+    tally.append(f"{name}: {RANDOM_READS} reads anywhere, {done:,} bytes right")
