@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import stat
 from pathlib import Path
 
@@ -41,16 +42,40 @@ def test_arguments_and_tracebacks_are_covered() -> None:
     assert "canary" not in text
 
 
-def test_a_log_is_its_owners_alone(tmp_path: Path) -> None:
+def test_a_new_log_is_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "new/mount.log"
     open_log(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) & 0o077 == 0
-    path.chmod(0o644)
+
+
+def test_the_mode_of_a_log_that_is_there_is_left(tmp_path: Path) -> None:
+    """Whoever made it may have let others read it."""
+    path = tmp_path / "log"
     path.write_text("earlier\n")
+    path.chmod(0o644)
     open_log(path)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert path.read_text() == "earlier\n"
+
+
+@pytest.mark.root
+def test_a_device_is_left_as_it_is(tmp_path: Path) -> None:
+    os.mknod(tmp_path / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    os.chmod(tmp_path / "null", 0o666)
+    open_log(tmp_path / "null")
+    assert stat.S_IMODE((tmp_path / "null").stat().st_mode) == 0o666
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_fifo_is_refused_at_once(tmp_path: Path, is_read: bool) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if is_read else None
+    with pytest.raises(InvalidArgument, match="neither a file nor a character device; choose another with --log-file"):
+        open_log(path)
+    if reader is not None:
+        os.close(reader)
 
 
 def test_a_log_is_not_written_through_a_link(tmp_path: Path) -> None:

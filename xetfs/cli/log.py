@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import logging.handlers
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Final
@@ -13,6 +15,7 @@ from xetfs.cli.redact import redact
 from xetfs.errors import InvalidArgument
 
 LOG_BYTES_MAX: Final = 10 * 1024 * 1024
+LOG_HINT: Final = "choose another with --log-file"
 LOG_FILES_OLD: Final = 2
 """Former log files that are kept; with the current one at most 30 MiB for each mount."""
 
@@ -25,18 +28,26 @@ class RedactingFormatter(logging.Formatter):
 
 
 def open_log(path: Path) -> None:
-    """Create the file of a log, for its owner only. Raises InvalidArgument when it cannot be written."""
+    """Create the file of a log, for its owner only. A file or device that is there already is left as it is.
+
+    Raises InvalidArgument when it cannot be written, or could make the mount wait: a FIFO, a socket.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        # Not blocking: opening a FIFO would wait for its reader.
+        fd = os.open(
+            path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600
+        )
         try:
-            os.fchmod(fd, 0o600)
+            mode = os.fstat(fd).st_mode
         finally:
             os.close(fd)
     except OSError as exc:
-        raise InvalidArgument(
-            f"the log {path} cannot be written: {exc.strerror}", hint="choose another with --log-file"
-        ) from None
+        if exc.errno != errno.ENXIO:  # a FIFO that nobody reads, or a socket
+            raise InvalidArgument(f"the log {path} cannot be written: {exc.strerror}", hint=LOG_HINT) from None
+        mode = 0
+    if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
+        raise InvalidArgument(f"the log {path} is neither a file nor a character device", hint=LOG_HINT)
 
 
 def configure(path: Path | None, *, verbose: bool) -> None:

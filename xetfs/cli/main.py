@@ -15,6 +15,7 @@ from xetfs.cli import hub, mount, status, umount, verify
 from xetfs.cli.daemon import describe
 from xetfs.cli.exits import Exit, cause_of, table
 from xetfs.cli.redact import redact
+from xetfs.cli.streams import lost_output, open_streams
 
 COMMANDS: Final = {
     "mount": mount.add_parser,
@@ -44,33 +45,39 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True, parser_class=Parser)
     for add_parser in COMMANDS.values():
         add_parser(commands)
+    # Whether the command's product is what it prints, so that it has failed when that is lost.
+    parser.set_defaults(reports=False)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code, and never raises."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
+    open_streams()
+    reports = True
     try:
         parser = build_parser()
-        _check_command(parser, arguments)
-        parsed = parser.parse_args(arguments)
+        parsed = parser.parse_args(_check_command(parser, sys.argv[1:] if argv is None else list(argv)))
+        reports = parsed.reports
         code: int = parsed.run(parsed)
-        return code
     except SystemExit as exc:  # --help, --version, and wrong usage
-        return exc.code if isinstance(exc.code, int) else Exit.OK
+        code = exc.code if isinstance(exc.code, int) else Exit.OK
     except BaseException as exc:
         if isinstance(cause_of(exc), KeyboardInterrupt):
             return Exit.INTERRUPTED
         code, message = describe(exc)
         print(f"xetfs: {message}", file=sys.stderr)
-        return code
+    lost = lost_output()
+    if lost and reports and code == Exit.OK:
+        print(f"xetfs: standard output cannot be written: {lost}", file=sys.stderr)
+        return Exit.MACHINE
+    return code
 
 
-def _check_command(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
-    """Name the command that was probably meant, which argparse does not."""
+def _check_command(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> Sequence[str]:
+    """Return the arguments; name the command that was probably meant, which argparse does not."""
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
     if command is None or command in COMMANDS:
-        return
+        return arguments
     import difflib
 
     near = difflib.get_close_matches(command, COMMANDS, n=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +33,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("directory", metavar="DIR", type=Path, nargs="?", help="only the mount at this directory")
     parser.add_argument("--json", action="store_true", help='as {"mounts": [...]}, for programs')
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reports=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,7 +47,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"mounts": found}, indent=2))
     else:
         print("\n\n".join(in_words(document) for document in found) or "nothing is mounted")
-    sys.stdout.flush()
     return Exit.MOUNTPOINT if path is not None and found[0]["state"] != "serving" else Exit.OK
 
 

@@ -63,7 +63,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--cache-size", metavar="SIZE", help="how much of it to keep")
     parser.add_argument("--offline", action="store_true", help="make no request; check what is in the cache")
     parser.add_argument("--token-file", metavar="FILE", type=Path, help="read the Hub token from here")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, reports=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
