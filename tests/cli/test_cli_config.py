@@ -86,7 +86,16 @@ def test_a_cache_that_would_only_turn_over(home: dict[str, str]) -> None:
         settings(home, cache_size="63M")
 
 
-@pytest.mark.parametrize("text", ["http://127.0.0.1:8000", "https://hub.example", "https://hub.example:8443/", "http://[::1]:80"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://127.0.0.1:8000",
+        "https://hub.example",
+        "https://hub.example:8443/",
+        "http://[::1]:80",
+        "https://hub.example/artifactory/api/huggingfaceml/repo/",
+    ],
+)
 def test_endpoints(home: dict[str, str], text: str) -> None:
     assert settings({**home, "HF_ENDPOINT": text}).endpoint == text.rstrip("/")
 
@@ -105,8 +114,12 @@ def test_an_empty_variable_says_nothing(home: dict[str, str]) -> None:
         "ftp://hub",
         "https://",
         "https://user:pw@hub",
-        "https://hub/path",
+        "https://hub/path/../x",
+        "https://hub//path",
+        "https://hub/path?x=1",
+        "https://hub/path#x",
         "https://hub?x=1",
+        "https://hub?",
         "http://h:99999",
         "x y",
     ],

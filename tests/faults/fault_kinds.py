@@ -268,6 +268,15 @@ def next_page(url: str) -> Kind:
 
 
 @asynccontextmanager
+async def page_at_another_host(bench: Bench, place: Place, count: int | None) -> AsyncIterator[None]:
+    """The first page is empty, and says that the next one is at a host which only the Hub behind a mirror has."""
+    storage = bench.hub.storage
+    tree = f"/api/models/local/faulty/tree/{storage.commit(storage.require_repo('model', 'local/faulty'), 'main').oid}/dir"
+    bench.fault(place, "answer", 1, status=200, body="[]", headers={"Link": f'<http://10.0.0.1{tree}?limit=5>; rel="next"'})
+    yield
+
+
+@asynccontextmanager
 async def page_in_a_circle(bench: Bench, place: Place, count: int | None) -> AsyncIterator[None]:
     bench.fault(
         place,
@@ -351,7 +360,8 @@ KINDS: Final[dict[str, Kind]] = {
     "CAS at file://": elsewhere("file:///tmp"),
     "CAS with a user name": elsewhere("http://user:secret@127.0.0.1"),
     "no such service": option(proof_status=404),
-    "next page at another host": next_page("http://10.0.0.1/api/models/local/faulty/tree"),
+    "next page at another host": page_at_another_host,
+    "next page that is no listing": next_page("/api/whoami-v2"),
     "pages in a circle": page_in_a_circle,
     "names that lead out": lie(_names),
     "a file of 64 TiB": listed(size=2**46, lfs=None),

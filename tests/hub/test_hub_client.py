@@ -263,23 +263,84 @@ async def test_paths_that_no_url_can_carry_do_not_exist(path: str) -> None:
     assert not asked
 
 
+TREE = f"/api/models/acme/demo/tree/{COMMIT}"
+
+
+@pytest.mark.parametrize("prefix", ["", "/artifactory/api/hf", "/api/models/mirror"])
 @pytest.mark.parametrize(
     "link",
     [
-        "<http://127.0.0.1:9/elsewhere>",
-        "<https://evil.example/x>",
-        "<//evil.example/x>",
-        "<http://user@127.0.0.1/x>",
-        "<file:///etc/passwd>",
+        "?cursor=1",
+        "{path}?cursor=1",
+        "http://127.0.0.1:9{path}?cursor=1",
+        "https://huggingface.co{tree}?cursor=1",
+        "https://huggingface.co/another/prefix{tree}?cursor=1",
+        "//evil.example{path}?cursor=1",
+        "{tree}?cursor=1",
     ],
 )
-async def test_a_next_page_elsewhere_is_refused_and_sees_no_token(link: str) -> None:
+async def test_the_next_page_is_asked_for_at_the_endpoint_whatever_host_the_link_names(prefix: str, link: str) -> None:
+    """Mirrors and proxies rewrite bodies and not headers. The token goes to nobody else."""
+
     async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
-        return answer(200, b"[]", link=f'{link}; rel="next"')
+        if "cursor=1" in asked.target:
+            return answer(200, json.dumps([_file("last")]).encode())
+        named = link.format(path=prefix + TREE, tree=TREE)
+        return answer(200, json.dumps([_file("first")]).encode(), link=f'<{named}>; rel="next"')
+
+    async with serving(handler) as server, client_of(server.url + prefix, token=Secret(CANARY)) as http:
+        assert await _collect(HubClient(http, http.settings), "") == ["first", "last"]
+    assert [request.path for request in server.asked] == [prefix + TREE] * 2
+    assert server.asked[1].target == f"{prefix}{TREE}?cursor=1"
+    assert all(request.headers["authorization"] == f"Bearer {CANARY}" for request in server.asked)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "http://127.0.0.1:9/elsewhere",
+        "https://evil.example/x",
+        "//evil.example/x",
+        "/api/whoami-v2",
+        "/api/models/acme/demo/xet-read-token/main",
+        "http://user@127.0.0.1/api/models/acme/demo/tree/main",
+        "file:///api/models/acme/demo/tree/main",
+        "http://[x/api/models/acme/demo/tree/main",
+    ],
+)
+async def test_a_next_page_that_is_no_listing_is_refused(link: str) -> None:
+    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        return answer(200, b"[]", link=f'<{link}>; rel="next"')
 
     asked, error = await failing(handler, lambda hub: _collect(hub, ""), token=CANARY)
     assert isinstance(error, ProtocolViolation)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("rewritten", [True, False])
+async def test_an_endpoint_with_a_path(rewritten: bool) -> None:
+    """As a repository manager's, which may or may not put its own path before those that the Hub redirects to."""
+    prefix = "/artifactory/api/hf"
+    before = prefix if rewritten else ""
+
+    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        path = asked.path.removeprefix(prefix)
+        assert path != asked.path
+        if path.startswith("/api/models/old/name/"):
+            return answer(307, location=f"{before}/api/models/acme/demo/revision/main")
+        if path.startswith("/api/resolve-cache/"):
+            return answer(200, DATA)
+        if path.startswith("/acme/demo/resolve/"):
+            return answer(307, location=f"{before}/api/resolve-cache/models/acme/demo/{COMMIT}/x?etag=%22e%22")
+        return answer(200, info_json())
+
+    async with serving(handler) as server, client_of(server.url + prefix, token=Secret(CANARY)) as http:
+        hub = HubClient(http, http.settings)
+        info = await hub.repo_info(RepoId("model", "old/name"), "main")
+        assert info.repo == REPO
+        assert await _read(hub, None) == DATA
+    assert len(server.asked) == 4
+    assert all(request.headers["authorization"] == f"Bearer {CANARY}" for request in server.asked)
 
 
 async def test_pages_that_go_round_in_a_circle_end() -> None:

@@ -116,6 +116,28 @@ def test_redirects_that_are_followed(current: str, location: str, target: str) -
     assert OriginPolicy(PUBLIC).check_redirect(current, location, "x") == target
 
 
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("/api/models/a/b/revision/main", "https://hub.example/x/api/hf/api/models/a/b/revision/main"),
+        ("/api/resolve-cache/models/a/b?e=1", "https://hub.example/x/api/hf/api/resolve-cache/models/a/b?e=1"),
+        ("/a/b/resolve/main/f", "https://hub.example/x/api/hf/a/b/resolve/main/f"),
+        ("/gpt2/resolve/main/f", "https://hub.example/x/api/hf/gpt2/resolve/main/f"),
+        ("/datasets/a/b/resolve/main/f", "https://hub.example/x/api/hf/datasets/a/b/resolve/main/f"),
+        ("/x/api/hf/api/models/a/b", "https://hub.example/x/api/hf/api/models/a/b"),
+        ("/storage/blobs/1", "https://hub.example/storage/blobs/1"),
+        ("https://hub.example/api/models/a/b", "https://hub.example/api/models/a/b"),
+        ("//cdn.example/api/models/a/b", "https://cdn.example/api/models/a/b"),
+        ("?again", "https://hub.example/x/api/hf/api/models/o/n?again"),
+    ],
+)
+def test_an_endpoint_with_a_path_redirects_below_it(location: str, target: str) -> None:
+    policy = OriginPolicy("https://hub.example/x/api/hf/")
+    assert policy.check_redirect("https://hub.example/x/api/hf/api/models/o/n", location, "x") == target
+    if location.startswith("/api/"):
+        assert policy.check_redirect("https://cdn.example/x/api/hf/1", location, "x") == f"https://cdn.example{location}"
+
+
 @pytest.mark.parametrize("location", [None, "", "http://hub.example/", "//10.0.0.1/", "file:///etc/passwd", "https://[x", "a b"])
 def test_redirects_that_are_not(location: str | None) -> None:
     with pytest.raises(ProtocolViolation):

@@ -454,3 +454,26 @@ async def test_a_text_of_several_readings_is_what_the_hub_knows(hub: TestHub, en
             await opened.open_repo(RepoRef.parse("datasets/acme/data@absent/there"))
         with pytest.raises(EntryNotFound, match="absent"):
             await opened.open_repo(RepoRef.parse("datasets/acme/data@main/absent"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"path_prefix": "/artifactory/api/hf"},
+        {"link_url": "https://huggingface.co"},
+        {"path_prefix": "/artifactory/api/hf", "link_url": "https://huggingface.co"},
+        {"path_prefix": "/artifactory/api/hf", "plain_files": "direct"},
+    ],
+)
+async def test_an_endpoint_with_a_path_and_a_mirror_that_hands_on_links(
+    hub: TestHub, engine: OpenEngine, options: dict[str, str]
+) -> None:
+    hub.options.page_size = 2
+    for name, value in options.items():
+        setattr(hub.options, name, value)
+    files = make_repo(hub)
+    hub.storage.add_old_name(hub.storage.require_repo("model", "acme/demo"), "gpt2")
+    async with engine(endpoint=hub.endpoint) as opened:
+        view = await opened.open_repo(RepoRef.parse("gpt2"))
+        nodes = await walk(view, view.root)
+        assert {path: await read(view, node) for path, node in nodes.items()} == files

@@ -83,15 +83,19 @@ def _cache_bytes(text: str) -> int:
 
 
 def find_endpoint(env: Mapping[str, str]) -> str:
-    """HF_ENDPOINT or the public Hub. Raises InvalidArgument."""
+    """HF_ENDPOINT or the public Hub, without a slash at the end; it may have a path. Raises InvalidArgument."""
     text = (env.get("HF_ENDPOINT") or _DEFAULT_ENDPOINT).rstrip("/")
     try:
         split_url(text, "HF_ENDPOINT")
         parts = urlsplit(text)
     except (ProtocolViolation, ValueError) as exc:
-        raise InvalidArgument(f"HF_ENDPOINT is not usable: {exc}", hint="expected https://host or http://host:port") from None
-    if parts.path or parts.query:
-        raise InvalidArgument("HF_ENDPOINT has a path or a query", hint="expected https://host or http://host:port")
+        raise InvalidArgument(
+            f"HF_ENDPOINT is not usable: {exc}", hint="expected https://host or http://host:port/path"
+        ) from None
+    if "?" in text or any(part in ("", ".", "..") for part in parts.path.split("/")[1:]):
+        raise InvalidArgument(
+            "HF_ENDPOINT has a query, or a path that leads nowhere", hint="expected https://host or http://host:port/path"
+        )
     return text
 
 

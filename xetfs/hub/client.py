@@ -1,7 +1,8 @@
 """HubClient: questions to the Hub about one repo at one commit, and the bytes of files that are not in Xet.
 
 One request per question, apart from redirects (a renamed repo, a file's storage). The Hub's token goes to the Hub's own origin
-and nowhere else; the CAS token that it answers with is passed on, never used here.
+and nowhere else; the CAS token that it answers with is passed on, never used here. The endpoint may have a path, as that of a
+repository manager which stands in for the Hub.
 Source: huggingface_hub, hf_api.py and file_download.py.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote, urljoin
+from urllib.parse import quote, urljoin, urlsplit
 
 from xetfs.errors import AccessDenied, EntryNotFound, ProtocolViolation, Unavailable, XetfsError
 from xetfs.hub.refusals import error_of_refusal
@@ -23,6 +24,7 @@ from xetfs.net.origins import Bearer, Origin
 from xetfs.protocol.names import CommitId, RepoId, check_revision
 from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.tree import RepoInfo, TreeEntry, XetToken, parse_next_link, parse_repo_info, parse_tree_page, parse_xet_token
+from xetfs.protocol.urls import split_url
 from xetfs.settings import Settings
 from xetfs.telemetry import HUB_BYTES, HUB_REQUESTS, HUB_TOKEN_REFRESHES
 
@@ -49,6 +51,7 @@ class HubClient:
     def __init__(self, http: HttpClient, settings: Settings) -> None:
         self._http = http
         self._endpoint = settings.endpoint.rstrip("/")
+        self._path = urlsplit(self._endpoint).path
         self._credentials = None if settings.credentials is None else Bearer(Origin.of(self._endpoint), settings.credentials)
 
     def __repr__(self) -> str:
@@ -61,7 +64,7 @@ class HubClient:
         """
         check_revision(revision)
         what = f"{repo}@{revision}"
-        answer = await self._ask(f"{repo.api_path}/revision/{_segment(revision)}", repo, what)
+        answer = await self._ask(self._url(f"{repo.api_path}/revision/{_segment(revision)}"), repo, what)
         info = parse_repo_info(answer.body, repo)
         if info.disabled:
             raise AccessDenied(f"{info.repo} is disabled by the Hub")
@@ -102,16 +105,16 @@ class HubClient:
         """The entries of one directory ("" is the root), a page at a time, in the Hub's order; not of those below.
 
         Take it to its end, or within `contextlib.aclosing`.
-        Raises EntryNotFound if there is no such directory, ProtocolViolation for a listing that leads elsewhere or has no end.
+        Raises EntryNotFound if there is no such directory, ProtocolViolation for one that leads to something else or has no end.
         """
         what = f"listing of {path!r:.200} in {repo}"
         folder = f"/{_path(path)}" if path else ""
-        url = f"{self._endpoint}{repo.api_path}/tree/{commit}{folder}?recursive=false&expand=false&limit={PAGE_ENTRIES}"
+        url = self._url(f"{repo.api_path}/tree/{commit}{folder}?recursive=false&expand=false&limit={PAGE_ENTRIES}")
         seen: set[str] = set()
         count = 0
         while len(seen) < PAGES_MAX:
             seen.add(url)
-            answer = await self._ask(url.removeprefix(self._endpoint), repo, what)
+            answer = await self._ask(url, repo, what)
             page = parse_tree_page(answer.body)
             count += len(page.entries) + len(page.odd)
             if count > ENTRIES_MAX:
@@ -120,16 +123,27 @@ class HubClient:
             following = parse_next_link(answer.headers.get("link"))
             if following is None:
                 return
-            url = self._next_page(answer.url, following, what)
+            url = self._next_page(answer.url, following, repo, what)
             if url in seen:
                 raise ProtocolViolation(f"{what}: its pages go round in a circle")
         raise ProtocolViolation(f"{what}: more than {PAGES_MAX} pages")
 
-    def _next_page(self, current: str, following: str, what: str) -> str:
-        url = urljoin(current, following)
-        if Origin.of(url) != Origin.of(self._endpoint):
-            raise ProtocolViolation(f"{what}: its next page is at another server, {Origin.of(url)}")
-        return self._endpoint + "/" + url.split("/", 3)[3]
+    def _next_page(self, current: str, following: str, repo: RepoId, what: str) -> str:
+        """The next page at the endpoint, whatever server the link names.
+
+        Mirrors and proxies hand on the Hub's own link, with its host and without a path of theirs. The token stays at the
+        endpoint.
+        """
+        try:
+            url = urljoin(current, following)
+            parts = urlsplit(url)
+        except ValueError:
+            raise ProtocolViolation(f"{what}: its next page is at something that is not a URL") from None
+        split_url(url, f"{what}: next page")
+        _, api, rest = parts.path.removeprefix(self._path).partition(f"/api/{repo.kind}s/")
+        if "/tree/" not in rest:
+            raise ProtocolViolation(f"{what}: its next page is no listing, but at {parts.path:.200}")
+        return self._url(f"{api}{rest}?{parts.query}")
 
     async def xet_token(self, repo: RepoId, commit: CommitId) -> XetToken:
         """Access to the CAS for this commit. Asks every time; CasClient keeps what it got.
@@ -137,7 +151,7 @@ class HubClient:
         Raises AuthRequired, AccessDenied (gated), RepoNotFound, EntryNotFound (the Hub knows no Xet).
         """
         what = f"CAS token for {repo}"
-        answer = await self._ask(f"{repo.api_path}/xet-read-token/{commit}", repo, what)
+        answer = await self._ask(self._url(f"{repo.api_path}/xet-read-token/{commit}"), repo, what)
         self._http.counters.add(HUB_TOKEN_REFRESHES)
         token = parse_xet_token(answer.body, answer.headers)
         self._http.policy.check_url(token.cas_url, f"{what}: CAS URL")
@@ -175,9 +189,9 @@ class HubClient:
 
         await self._http.retrying(attempt)
 
-    async def _ask(self, path: str, repo: RepoId, what: str) -> Answer:
+    async def _ask(self, url: str, repo: RepoId, what: str) -> Answer:
         self._http.counters.add(HUB_REQUESTS)
-        answer = await self._http.request(self._endpoint + path, what, credentials=self._credentials)
+        answer = await self._http.request(url, what, credentials=self._credentials)
         self._http.counters.add(HUB_BYTES, len(answer.body))
         if answer.status != 200:
             raise self._refusal(answer, repo, what)
@@ -190,7 +204,11 @@ class HubClient:
         return error_of_refusal(answer, repo, what, endpoint=self._endpoint, anonymous=self._credentials is None)
 
     def _content_url(self, repo: RepoId, commit: CommitId, path: str) -> str:
-        return f"{self._endpoint}{repo.content_path}/resolve/{commit}/{_path(path)}"
+        return self._url(f"{repo.content_path}/resolve/{commit}/{_path(path)}")
+
+    def _url(self, path: str) -> str:
+        """A path of the Hub, and its query, at the endpoint."""
+        return self._endpoint + path
 
 
 def _segment(text: str) -> str:

@@ -17,10 +17,11 @@ URLs are shown without their query, which may be a credential.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from xetfs.credentials import Credentials
 from xetfs.errors import ProtocolViolation
@@ -37,6 +38,10 @@ _WEB_PORTS: Final = (80, 443)
 _METADATA: Final = frozenset(
     ipaddress.ip_address(text) for text in ("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16")
 )
+_HUB_PATH: Final = re.compile(
+    r"/api/(?:models|datasets|spaces|resolve-cache)/|/(?:(?:datasets|spaces)/)?(?:[^/?]+/){1,2}resolve/"
+)
+"""Paths at which the Hub answers questions about repos and their files."""
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -91,11 +96,15 @@ def address_kind(text: str) -> AddressKind:
 
 
 class OriginPolicy:
-    """The rules above for one endpoint. What the endpoint's own name resolves to is learned when it is first connected to."""
+    """The rules above for one endpoint. What the endpoint's own name resolves to is learned when it is first connected to.
+
+    An endpoint with a path may redirect as the Hub behind it does: to a path of the Hub, which is one below its own.
+    """
 
     def __init__(self, endpoint: str) -> None:
         parts = split_url(endpoint, "endpoint")
         self.endpoint = Origin.of_parts(parts)
+        self._path = urlsplit(endpoint).path.rstrip("/")
         self._kinds: set[AddressKind] = {"public"}
         if _is_address(parts.host):
             self._kinds.add(address_kind(parts.host))
@@ -119,7 +128,7 @@ class OriginPolicy:
         if not location:
             raise ProtocolViolation(f"{what}: a redirect that does not say where to")
         try:
-            target = urljoin(current, location)
+            target = urljoin(current, self._below_endpoint(current, location))
         except ValueError as error:
             raise ProtocolViolation(f"{what}: a redirect to something that is not a URL") from error
         target = target.partition("#")[0]
@@ -127,6 +136,13 @@ class OriginPolicy:
         if parts.scheme != "https" and current.startswith("https:"):
             raise ProtocolViolation(f"{what}: refused a redirect from https to http, to {parts.host:.80}")
         return target
+
+    def _below_endpoint(self, current: str, location: str) -> str:
+        """Where a redirect of the endpoint leads, the endpoint's own path put before a path of the Hub."""
+        is_ours = bool(self._path) and Origin.of(current) == self.endpoint and urlsplit(current).path.startswith(f"{self._path}/")
+        if is_ours and not location.startswith(f"{self._path}/") and _HUB_PATH.match(location):
+            return self._path + location
+        return location
 
     def check_addresses(self, host: str, port: int, addresses: Sequence[str]) -> None:
         """Whether `host` may be connected to at these addresses; of the endpoint itself they are noted.

@@ -51,7 +51,7 @@ class TestHub:
 
     @property
     def endpoint(self) -> str:
-        return self.urls.hub
+        return self.urls.hub + self.options.path_prefix
 
     @property
     def cas_url(self) -> str:

@@ -6,6 +6,7 @@ Source: Hub API as used by huggingface_hub, hf_api.py.
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from typing import Any
 
 from xetfs.errors import InvalidArgument
@@ -36,6 +37,11 @@ class HubApi:
         self._content = Content(storage, accounts, self._finder, self._uploads, options, urls)
 
     async def answer(self, request: Request) -> Response:
+        prefix = self._options.path_prefix
+        if prefix:
+            if not request.path.startswith(f"{prefix}/"):
+                raise Problem(404, "Not Found")
+            request = replace(request, target=request.target.removeprefix(prefix))
         try:
             if not request.segments:
                 return json_response({"hub": "xetfs test hub"})

@@ -129,7 +129,8 @@ class Listings:
         if start + size >= total:
             return start, size, []
         query = {**parse_qs(request.query_string), "cursor": [base64.urlsafe_b64encode(b"at:%d" % (start + size)).decode()]}
-        return start, size, [("Link", f'<{self._urls.hub}{request.path}?{urlencode(query, doseq=True)}>; rel="next"')]
+        base = self._options.link_url or f"{self._urls.hub}{self._options.path_prefix}"
+        return start, size, [("Link", f'<{base}{request.path}?{urlencode(query, doseq=True)}>; rel="next"')]
 
     def _describe(self, repo: Repo, commit: Commit, path: str, entry: Entry, *, expand: bool) -> dict[str, Any]:
         shown: dict[str, Any] = {

@@ -28,6 +28,10 @@ class HubOptions:
     """Whether uploaders are told of chunks that are held already."""
     plain_files: Literal["direct", "redirect"] = "redirect"
     """Whether `/resolve/` answers plain git files itself or sends to `/api/resolve-cache/`, as the real Hub does today."""
+    path_prefix: str = ""
+    """Path of the endpoint, as `/artifactory/api/hf`. Redirects are relative, and do not know of it."""
+    link_url: str = ""
+    """What `Link` headers name in place of the endpoint, as behind a mirror that hands on what the Hub said."""
     multipart_upload_bytes: int | None = None
     """LFS uploads larger than this are asked for in parts of this size; None for never."""
 
