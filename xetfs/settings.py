@@ -77,6 +77,9 @@ class Settings:
     verify: Literal["auto", "proof", "off"] = "auto"
     """auto: prove a part where the server offers proofs, and a file when it is known whole where it does not. proof: give out no
     byte that is not proven. off: lengths only."""
+    proof_timeout_s: float = 2.0
+    """Longest that a read waits for a range proof when it may go on without (verify "auto"). Proofs usually come in one round
+    trip, beside the reconstruction."""
     whole_checks: bool = True
     """Check files that have become known whole in the background; not wanted where somebody else checks them."""
 

@@ -211,54 +211,26 @@ async def test_a_range_proof() -> None:
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])
-async def test_a_cas_without_proofs_is_asked_once(status: int) -> None:
+async def test_a_cas_without_a_proof_says_so_each_time_it_is_asked(status: int) -> None:
+    """Whether to ask again is decided elsewhere."""
+
     async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
-        return answer(200, V2) if "/reconstructions/" in asked.path else answer(status)
+        return answer(status)
 
     async with cas_of(handler) as cas:
-        await cas.client.reconstruction(FILE, SPAN)
-        for _ in range(3):
+        for count in (1, 2):
             assert isinstance(await failing(cas, lambda client: client.range_proof(FILE, SPAN)), EntryNotFound)
-        assert len(cas.server.asked) == 2
+            assert len(cas.server.asked) == count
 
 
-async def test_proofs_are_asked_for_again_once_the_verdict_expires(
-    mock_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    offered = False
-
+async def test_the_client_says_which_cas_was_asked() -> None:
     async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
-        if "/reconstructions/" in asked.path:
-            return answer(200, V2)
-        return answer(200, PROOF) if offered else answer(404)
+        return answer(200, PROOF)
 
     async with cas_of(handler) as cas:
-        for _ in range(2):
-            await cas.client.reconstruction(FILE, SPAN)
-            assert isinstance(await failing(cas, lambda client: client.range_proof(FILE, SPAN)), EntryNotFound)
-            assert cas.client.proofless
-            mock_clock.jump(FACT_LIFETIME_S + 1)
-            assert not cas.client.proofless
-        assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1, "once, not every ten minutes"
-        offered = True
-        assert (await cas.client.range_proof(FILE, SPAN)).covers(SPAN)
-
-
-async def test_a_file_without_a_proof_says_nothing_about_a_cas_that_proves() -> None:
-    missing = FileId(MerkleHash.from_raw(bytes(31) + b"\1"))
-
-    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
-        if asked.path.endswith(missing.hex()):
-            return answer(404)
-        return answer(200, V2 if "/reconstructions/" in asked.path else PROOF)
-
-    async with cas_of(handler) as cas:
-        assert isinstance(await failing(cas, lambda client: client.range_proof(missing, SPAN)), EntryNotFound)
-        await cas.client.reconstruction(FILE, SPAN)
+        assert cas.client.origin is None
         await cas.client.range_proof(FILE, SPAN)
-        assert isinstance(await failing(cas, lambda client: client.range_proof(missing, SPAN)), EntryNotFound)
-        await cas.client.range_proof(FILE, SPAN)
-        assert len(cas.server.asked) == 5
+        assert str(cas.client.origin) == cas.server.url
 
 
 async def test_a_cas_that_is_busy_is_not_one_without_proofs() -> None:

@@ -18,7 +18,7 @@ async def test_a_fact_holds_of_its_origin_until_it_expires(autojump_clock: trio.
     assert facts.note(HERE, Fact.V1_ONLY)
     assert facts.holds(HERE, Fact.V1_ONLY)
     assert not facts.holds(THERE, Fact.V1_ONLY)
-    assert not facts.holds(HERE, Fact.NO_PROOFS)
+    assert not facts.holds(HERE, Fact.SINGLE_RANGES)
     assert not facts.holds(None, Fact.V1_ONLY)
     await trio.sleep(FACT_LIFETIME_S - 1)
     assert facts.holds(HERE, Fact.V1_ONLY)
@@ -35,11 +35,11 @@ async def test_a_fact_may_have_a_lifetime_of_its_own_and_be_refuted(autojump_clo
     facts.note(HERE, Fact.REFUSES_URLS, lifetime_s=5)
     await trio.sleep(5)
     assert not facts.holds(HERE, Fact.REFUSES_URLS)
-    facts.note(HERE, Fact.PROVES)
-    facts.forget(HERE, Fact.PROVES)
-    facts.forget(HERE, Fact.NO_PROOFS)
-    assert not facts.holds(HERE, Fact.PROVES)
-    assert facts.note(HERE, Fact.PROVES), "after a refutation it is news"
+    facts.note(HERE, Fact.SEVERAL_RANGES)
+    facts.forget(HERE, Fact.SEVERAL_RANGES)
+    facts.forget(HERE, Fact.SINGLE_RANGES)
+    assert not facts.holds(HERE, Fact.SEVERAL_RANGES)
+    assert facts.note(HERE, Fact.SEVERAL_RANGES), "after a refutation it is news"
 
 
 async def test_no_more_are_kept_than_is_sensible() -> None:

@@ -39,6 +39,7 @@ ATTEMPTS: Final = 3
 STALL_S: Final = 0.7
 CONNECT_S: Final = 0.5
 OUTAGE_S: Final = 0.3
+PROOF_S: Final = 0.3
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class Bench:
             "stall_timeout_s": STALL_S,
             "stall_timeout_min_s": STALL_S / 2,
             "attempts_max": ATTEMPTS,
+            "proof_timeout_s": PROOF_S,
             "operation_deadline_s": DEADLINE_S,
         }
         return Settings(**{**usual, **choices})

@@ -216,6 +216,12 @@ def _drop_gap(value: Any) -> None:
     value["hashRanges"][0] = None
 
 
+def _many_nodes(value: Any) -> None:
+    gap = _gap(value)
+    gap["nodes"] = (gap["nodes"] * 100_000)[:100_000]
+    gap["levels"] = [[100_000, 0]]
+
+
 def _whole_file_is_window(value: Any) -> None:
     value["windows"] = [{"dirtyByteRange": [0, value["fileSize"]]}]
     value["hashRanges"] = [None, None]
@@ -355,6 +361,7 @@ KINDS: Final[dict[str, Kind]] = {
     "window moved": lie(_shift_window),
     "another file size": lie(_other_file_size),
     "gap missing": lie(_drop_gap),
+    "100,000 nodes": lie(_many_nodes),
     "everything is window": lie(_whole_file_is_window),
     "CAS at a private address": elsewhere("http://172.16.0.1:8080"),
     "CAS at file://": elsewhere("file:///tmp"),

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from xetfs.errors import EntryNotFound, SignedUrlExpired, Unavailable
+from xetfs.net.origins import Origin
 from xetfs.protocol.formats import probe
 from xetfs.protocol.hashes import ChunkHash, FileId, XorbHash, chunk_hash, file_id
 from xetfs.protocol.proof import RangeProof, build_range_proof, parse_range_proof
@@ -21,6 +22,7 @@ from xetfs.protocol.reconstruction import FetchInfo, Reconstruction, SignedUrl, 
 from xetfs.protocol.xorb import encode_xorb
 from xetfs.reader.fetcher import Fetcher
 from xetfs.reader.file import FileReader
+from xetfs.reader.proofs import ProofPolicy
 from xetfs.reader.shelf import Shelf
 from xetfs.reader.xet_source import XetSource
 from xetfs.settings import Settings
@@ -53,7 +55,10 @@ class FakeCas:
     xorbs: list[FakeXorb] = field(default_factory=list)
     files: dict[FileId, FakeFile] = field(default_factory=dict)
     proofless: bool = False
+    proof_error: Exception | None = None
+    proof_delay_s: float = 0.0
     delay_s: float = 0.0
+    origin: Origin = field(default_factory=lambda: Origin("https", "cas.example", 443))
     gate: trio.Event | None = None
     expire_next: int = 0
     fail_next: int = 0
@@ -127,6 +132,10 @@ class FakeCas:
             )
         return found
 
+    def count(self, kind: str) -> int:
+        """Questions of a kind so far: "proof" or "reconstruction"."""
+        return sum(asked == kind for asked, _ in self.asked)
+
     def _xorb(self, xorb: XorbHash) -> FakeXorb:
         return next(stored for stored in self.xorbs if stored.hash == xorb)
 
@@ -134,7 +143,10 @@ class FakeCas:
         self.asked.append(("proof", span))
         if self.proofless:
             raise EntryNotFound("no proofs here")
+        await trio.sleep(self.proof_delay_s)
         await self._travel()
+        if self.proof_error is not None:
+            raise self.proof_error
         return parse_range_proof(json.dumps(build_range_proof(self.files[file].leaves, [span])).encode())
 
     async def fetch(self, url: SignedUrl, parts: Sequence[tuple[HttpRange, memoryview]]) -> None:
@@ -176,6 +188,7 @@ class Bench:
     counters: Counters
     nursery: trio.Nursery
     fetcher: Fetcher
+    policy: ProofPolicy
 
     def reader(self, file: FakeFile, name: str = "data") -> FileReader:
         source = XetSource(
@@ -186,6 +199,7 @@ class Bench:
             shelf=self.shelf,
             nursery=self.nursery,
             verify=self.settings.verify,
+            policy=self.policy,
             counters=self.counters,
         )
         return FileReader(
@@ -207,7 +221,16 @@ async def open_bench(cas: FakeCas, store: MemoryStore | None = None, **settings:
     async with trio.open_nursery() as nursery:
         shelf = Shelf(store, chosen.memory_bytes_max)
         nursery.start_soon(shelf.run_writer)
-        yield Bench(cas, shelf, store, chosen, counters, nursery, Fetcher(nursery, shelf, chosen))
+        yield Bench(
+            cas,
+            shelf,
+            store,
+            chosen,
+            counters,
+            nursery,
+            Fetcher(nursery, shelf, chosen),
+            ProofPolicy(chosen.proof_timeout_s, counters),
+        )
         nursery.cancel_scope.cancel()
 
 

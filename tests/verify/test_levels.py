@@ -13,10 +13,9 @@ import trio
 from small_hub import EMPTY, LFS, NESTED, PLAIN, REPO, XET
 
 from xetfs import telemetry
-from xetfs.errors import ProtocolViolation
+from xetfs.errors import ProtocolViolation, XetfsError
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
-from xetfs.reader import xet_source
 from xetfs.reader.filemap import Level, level_name
 from xetfs.repo import RepoView, engine, open_engine
 from xetfs.repo.verify import find
@@ -110,11 +109,12 @@ async def test_a_whole_file_that_was_known_before_is_checked_too(hub: TestHub, t
 async def test_without_proofs_a_part_is_raised_when_its_xorb_is_known_whole(hub: TestHub, tmp_path: Path) -> None:
     hub.options.proof_status = 404
     _, stored = hub.xet.add_file_from_chunks([bytes([number]) * 100_000 for number in range(10)], xorb_chunks=5)
-    hub.storage.commit_files(hub.storage.require_repo("model", REPO), {"two.bin": stored})
+    _, more = hub.xet.add_file_from_chunks([b"more" * 10_000])
+    hub.storage.commit_files(hub.storage.require_repo("model", REPO), {"two.bin": stored, "more.bin": more})
     limits = {"window_bytes_min": 100_000, "window_bytes_max": 100_000, "ahead_bytes_max": 0}
     async with open_engine(settings(hub, tmp_path, **limits)) as opened:
         view = await opened.open_repo(RepoRef.parse(REPO))
-        for other in (NESTED, XET):  # until it is known that there are no proofs, a little more than asked is loaded
+        for other in (NESTED, XET, "more.bin"):  # until it is known that there are no proofs, a little more than asked is loaded
             await read(view, other, 10)
         proofs = asked(hub, "file-chunk-hashes")
         await read(view, "two.bin", 500_000)
@@ -165,6 +165,32 @@ async def test_proof_gives_out_nothing_below_it(hub: TestHub, tmp_path: Path) ->
         with pytest.raises(ProtocolViolation, match="no proof to be had"):
             await read(view, NESTED, 10)
         assert await level(view, NESTED) == "none"
+
+
+ANSWERS = {
+    "401": Fault("answer", path="/file-chunk-hashes/", status=401),
+    "403": Fault("answer", path="/file-chunk-hashes/", status=403),
+    "429": Fault("answer", path="/file-chunk-hashes/", status=429, headers={"retry-after": "3600"}),
+    "500": Fault("answer", path="/file-chunk-hashes/", status=500),
+    "silent": Fault("stall", path="/file-chunk-hashes/"),
+    "HTML": Fault("answer", path="/file-chunk-hashes/", status=200, body="<html>Please log in</html>"),
+    "too large": Fault("answer", path="/file-chunk-hashes/", status=200, body=" " * (9 * 1024 * 1024)),
+}
+
+
+@pytest.mark.parametrize("reason", ANSWERS)
+async def test_a_proof_that_cannot_be_had_is_seen_in_the_level_alone(hub: TestHub, tmp_path: Path, reason: str) -> None:
+    hub.faults.add(ANSWERS[reason])
+    async with open_engine(settings(hub, tmp_path, proof_timeout_s=0.3, whole_checks=False)) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
+        assert await read(view, XET, 10) == small_hub.content_of()[XET][:10]
+        assert await level(view, XET) == "framing"
+        assert opened.counters[telemetry.READER_PROOFS_MISSED] == 1
+    async with open_engine(settings(hub, tmp_path, verify="proof", attempts_max=1, stall_timeout_s=0.3)) as opened:
+        view = await opened.open_repo(RepoRef.parse(REPO))
+        with pytest.raises(XetfsError):
+            await read(view, XET, 10)
+        assert await level(view, XET) == "none"
 
 
 async def test_the_level_outlives_the_reader(hub: TestHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,13 +261,12 @@ async def test_offline_it_is_served_as_it_was_left(hub: TestHub, tmp_path: Path)
 
 
 @pytest.mark.parametrize("reason", ["refused", "failing", "silent", "no such file"])
-async def test_it_is_served_as_it_was_left_when_no_proof_is_to_be_had(
-    hub: TestHub, tmp_path: Path, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_it_is_served_as_it_was_left_when_no_proof_is_to_be_had(hub: TestHub, tmp_path: Path, reason: str) -> None:
     """To the last byte of what is held, beside what is not; one request is enough to know."""
-    monkeypatch.setattr(xet_source, "PROOF_PATIENCE_S", 0.3)
     data = await leave_without_proof(hub, tmp_path, 300_000, window_bytes_max=256 * 1024)
-    async with open_engine(settings(hub, tmp_path, whole_checks=False, outage_patience_s=0.1, attempts_max=1)) as opened:
+    async with open_engine(
+        settings(hub, tmp_path, whole_checks=False, proof_timeout_s=0.3, outage_patience_s=0.1, attempts_max=1)
+    ) as opened:
         view = await opened.open_repo(RepoRef.parse(REPO))
         match reason:
             case "refused":

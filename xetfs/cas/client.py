@@ -2,7 +2,7 @@
 
 Two kinds of request. Questions (reconstructions, proofs) go to the CAS with its token, which is kept fresh and replaced once when
 it is refused. Data comes from wherever a signed URL points, without any token. What is learnt about a server (no version 2,
-no proofs, no multi-range) is kept per origin, for a while (cas/facts.py).
+no multi-range) is kept per origin, for a while (cas/facts.py).
 Source: Xet spec, "Reconstruction" and "Authentication"; xet-core cas_client/remote_client.rs.
 """
 
@@ -51,9 +51,9 @@ class CasClient:
         self._origin: Origin | None = None
 
     @property
-    def proofless(self) -> bool:
-        """True if the CAS that was asked last is known to offer no proofs."""
-        return self.facts.holds(self._origin, Fact.NO_PROOFS)
+    def origin(self) -> Origin | None:
+        """The CAS that was asked last, or None before the first question."""
+        return self._origin
 
     async def prepare(self) -> None:
         """Get a token, if none is at hand, so that the next question need not wait for one. Raises nothing."""
@@ -92,24 +92,17 @@ class CasClient:
     async def range_proof(self, file: FileId, span: ByteRange) -> RangeProof:
         """Merkle summaries of everything around `span`, from which its chunks can be proven to belong to `file`.
 
-        Raises EntryNotFound when there is none to be had: the server has no such file, or no proofs at all (which is
-        remembered for a while, and asking again then costs no request); else as `reconstruction`.
+        Raises EntryNotFound when there is none: the server does not know the file, or has no such endpoint (404, 405, 501); else
+        as `reconstruction`. Nothing is remembered: whether to ask again is up to reader/proofs.py.
         """
         what = f"range proof of {file.hex()[:12]}"
         headers = {"x-range-dirty": f"bytes={span.to_http()}"}
-        origin, answer = await self._ask(f"/v2/file-chunk-hashes/{file.hex()}", headers, what, unless=Fact.NO_PROOFS)
-        if answer is None:
-            raise EntryNotFound(f"{what}: {origin} offers no proofs")
+        _, answer = await self._ask(f"/v2/file-chunk-hashes/{file.hex()}", headers, what)
+        assert answer is not None
         if answer.status == 200:
-            proof = parse_range_proof(answer.body)
-            self.facts.note(origin, Fact.PROVES)
-            return proof
-        # A 404 may as well speak of the file, so it counts only against a server that is known to have files.
-        missing = answer.status in (405, 501) or (answer.status == 404 and self.facts.holds(origin, Fact.HAS_FILES))
-        if missing and not self.facts.holds(origin, Fact.PROVES):
-            if self.facts.note(origin, Fact.NO_PROOFS):
-                log.warning("a server offers no proofs: files are checked when they are known whole server=%s", origin)
-            raise EntryNotFound(f"{what}: {origin} offers no proofs")
+            return parse_range_proof(answer.body)
+        if answer.status in (404, 405, 501):
+            raise EntryNotFound(f"{what}: the server has none ({answer.status})")
         raise _refusal(answer, what)
 
     async def fetch(self, url: SignedUrl, parts: Sequence[Part]) -> None:

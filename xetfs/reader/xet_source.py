@@ -14,7 +14,6 @@ A window is fetched in parts, side by side: each is one flight of reconstruction
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -27,16 +26,12 @@ from xetfs import telemetry
 from xetfs.cas.client import CasClient
 from xetfs.errors import (
     AccessDenied,
-    AuthRequired,
     CorruptData,
     EntryNotFound,
     Evicted,
-    NotFound,
-    Offline,
     ProtocolViolation,
-    RateLimited,
     SignedUrlExpired,
-    Unavailable,
+    XetfsError,
 )
 from xetfs.protocol.hashes import ChunkHash, FileId, MerkleHash
 from xetfs.protocol.proof import RangeProof, verify_range
@@ -47,6 +42,7 @@ from xetfs.reader.filemap import HASH_BYTES, FileMap, Level, Run
 from xetfs.reader.flights import Flight
 from xetfs.reader.line import TransferLine
 from xetfs.reader.planner import chunks_of, lay_out, missing_chunks, plan_fetches
+from xetfs.reader.proofs import ProofPolicy
 from xetfs.reader.shelf import Shelf
 from xetfs.reader.sources import ATTEMPTS_MAX, BlocksGone, Names, OnCovered, Verify, learn
 from xetfs.settings import KIB, MIB
@@ -69,12 +65,8 @@ costs less than another round trip."""
 PROVEN_WINDOW_BYTES_MAX: Final = 64 * MIB
 """Largest window that is proven when proof is not insisted on. Data without content, such as zeros, is cut nowhere, and the
 window of one byte of it reaches to the end of the file."""
-PROOF_PATIENCE_S: Final = 3.0
-"""How long the proof of what is held, and was given out by an earlier mount without one, is waited for."""
-PROOF_PAUSE_S: Final = 10.0
-"""How long no other is asked for when there was none to be had."""
-NO_PROOF_NOW: Final = (AccessDenied, AuthRequired, NotFound, Offline, RateLimited, Unavailable)
-"""Why there may be none: reasons that say nothing of what is held."""
+RECALL_PATIENCE: Final = 1.5
+"""Timeouts of a proof that a read waits for what is held already: for the proof, and for what its window covers beyond that."""
 URL_REFRESHES_MAX: Final = 3
 """Times that a part's signed URLs are asked for again; one that is refused when fresh is refused for another reason."""
 
@@ -107,6 +99,7 @@ class XetSource:
         shelf: Shelf,
         nursery: trio.Nursery,
         verify: Verify,
+        policy: ProofPolicy,
         counters: Counters,
         names: Names | None = None,
     ) -> None:
@@ -119,9 +112,9 @@ class XetSource:
         self._shelf = shelf
         self._nursery = nursery
         self._verify = verify
+        self._policy = policy
         self._counters = counters
         self.recalled = Level.FRAMING if verify == "off" else Level.RECALLED
-        self._proof_after = -math.inf  # not asked for, where it can be done without, before this time
         self._parts: list[_Part] = []  # of all windows under way
 
     async def prepare(self) -> None:
@@ -143,16 +136,23 @@ class XetSource:
     async def _load_best(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
         """Load a part of `span`, from its start on: one that is recalled throughout, or nowhere."""
         gaps = known.gaps(span, Level.RECALLED)
-        if gaps and gaps[0].start == span.start:
+        recalled = ByteRange(span.start, gaps[0].start if gaps else span.end)
+        if len(recalled):
+            return await self._load_recalled(recalled, known, urgency, on_covered)
+        if self._policy.admits(self._cas.origin, self._file):
             return await self._load_proven(gaps[0], known, urgency, on_covered)
-        span = ByteRange(span.start, gaps[0].start if gaps else span.end)
+        return await self._load_unproven(gaps[0], known, urgency, on_covered)
+
+    async def _load_recalled(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
+        """Prove what is held without proof; serve it as it was left if there is no proof, or what it needs is not to be had."""
         as_it_is = [replace(run, level=max(run.level, Level.FRAMING)) for run in known.within(span)]
-        if not self._cas.proofless and trio.current_time() >= self._proof_after:
+        if self._policy.admits(self._cas.origin, self._file):
             try:
-                with trio.fail_after(PROOF_PATIENCE_S):
+                with trio.fail_after(RECALL_PATIENCE * self._policy.timeout_s):
                     return await self._load_proven(span, known, urgency, on_covered, slack_bytes=0)
-            except (*NO_PROOF_NOW, trio.TooSlowError) as exc:
-                self._proof_after = trio.current_time() + PROOF_PAUSE_S
+            except CorruptData:
+                raise
+            except (XetfsError, trio.TooSlowError) as exc:
                 log.info("served as it was left, without proof file=%s: %s", self.key[:16], exc)
         on_covered(span)
         return as_it_is
@@ -168,27 +168,24 @@ class XetSource:
     async def _load_proven(
         self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered, *, slack_bytes: int = SLACK_BYTES
     ) -> list[Run]:
-        if self._cas.proofless and self._verify == "auto":
-            return await self._load_unproven(span, known, urgency, on_covered)
         asked = ByteRange(span.start, min(span.end + slack_bytes, self._size))
         # What is known now, kept apart: while this waits, others may forget in `known` what is no longer held.
         scratch = FileMap(self._size)
         scratch.add(known.within(asked))
         with ExitStack() as joined:
-            proving: Flight[RangeProof] = Flight(self._nursery, partial(self._cas.range_proof, self._file, span))
+            proving = Flight(self._nursery, partial(self._ask_for_proof, span))
             proving.join()
             joined.callback(proving.leave)
             parts = self._start_parts(scratch.gaps(asked), Level.CLAIMED, urgency, joined)
             if slack_bytes and urgency.demand:
                 self._reserve(ByteRange(asked.end, min(asked.end + RESERVE_BYTES, self._size)), scratch, urgency, joined)
-            try:
-                proof = await proving.wait()
-            except EntryNotFound as exc:
-                self._proof_after = math.inf
-                return await self._do_without_proof(parts, scratch, str(exc))
-            window = _window(proof, span, self._size)
+            proof = await proving.wait()
+            if proof is None:
+                return await self._do_without_proof(parts, scratch, on_covered)
+            window = proof.windows[0]
             if len(window) > max(PROVEN_WINDOW_BYTES_MAX, 2 * len(span)) and self._verify == "auto":
-                return await self._do_without_proof(parts, scratch, f"the proof's window is {len(window)} bytes long")
+                log.info("served without proof: its window is %d bytes long file=%s", len(window), self.key[:16])
+                return await self._do_without_proof(parts, scratch, on_covered)
             on_covered(window)
             for part in parts:
                 await part.planned.wait()
@@ -198,14 +195,30 @@ class XetSource:
             runs = [run for part in parts for run in await part.flight.wait()]
         return await self._prove(proof, window, known, scratch, runs)
 
-    async def _do_without_proof(self, parts: Sequence[_Part], scratch: FileMap, why: str) -> list[Run]:
-        """The runs of the parts, and those known before, as far as framing vouches for them. ProtocolViolation if that is not
-        enough."""
-        if self._verify == "proof":
-            raise ProtocolViolation(f"no proof to be had: {why}", hint="--verify auto takes what the server offers")
-        log.info("served without proof file=%s: %s", self.key[:16], why)
-        runs = [run for part in parts for run in await part.flight.wait()]
-        return [replace(run, level=max(run.level, Level.FRAMING)) for run in (*scratch.runs(), *runs)]
+    async def _ask_for_proof(self, span: ByteRange) -> RangeProof | None:
+        """Return a proof of one window that includes `span`. Without one: None in "auto", else its error."""
+
+        async def question() -> RangeProof:
+            proof = await self._cas.range_proof(self._file, span)
+            _check_window(proof, span, self._size)
+            return proof
+
+        if self._verify == "auto":
+            return await self._policy.ask(lambda: self._cas.origin, self._file, question)
+        try:
+            return await question()
+        except EntryNotFound as exc:
+            raise ProtocolViolation(f"no proof to be had: {exc}", hint="--verify auto takes what the server offers") from exc
+
+    async def _do_without_proof(self, parts: Sequence[_Part], scratch: FileMap, on_covered: OnCovered) -> list[Run]:
+        """The runs of the parts, and those known before, as far as framing vouches for them."""
+        for part in parts:
+            await part.planned.wait()
+        runs = scratch.runs()
+        spans = [*(part.covered for part in parts), *(ByteRange(run.start, run.end) for run in runs)]
+        on_covered(ByteRange(min(span.start for span in spans), max(span.end for span in spans)))
+        runs += [run for part in parts for run in await part.flight.wait()]
+        return [replace(run, level=max(run.level, Level.FRAMING)) for run in runs]
 
     async def _prove(
         self, proof: RangeProof, window: ByteRange, known: FileMap, scratch: FileMap, runs: Sequence[Run]
@@ -291,14 +304,12 @@ class XetSource:
         raise Evicted(f"bytes {part.span.start}-{part.span.end} of {self.key[:16]} leave the cache before they can be read")
 
 
-def _window(proof: RangeProof, span: ByteRange, size: int) -> ByteRange:
-    """The one window of a proof that was asked for `span`, within a file of `size` bytes. Raises ProtocolViolation if there is
-    another, if it leaves out a part, or if the proof is about a file of another size."""
+def _check_window(proof: RangeProof, span: ByteRange, size: int) -> None:
+    """Raises ProtocolViolation unless a proof has one window, that includes `span`, within a file of `size` bytes."""
     if proof.file_size != size:
         raise ProtocolViolation(f"the range proof is about a file of {proof.file_size} bytes, not of {size}")
     if len(proof.windows) != 1 or not proof.covers(span):
         raise ProtocolViolation(f"the range proof of bytes {span.start}-{span.end} covers {proof.windows[0]}")
-    return proof.windows[0]
 
 
 def _chunks(known: FileMap, window: ByteRange) -> Iterator[tuple[ChunkHash, int]]:

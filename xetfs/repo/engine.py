@@ -29,6 +29,7 @@ from xetfs.protocol.tree import RepoInfo, TreeEntry
 from xetfs.reader.fetcher import Fetcher
 from xetfs.reader.file import FileReader
 from xetfs.reader.filemap import Level
+from xetfs.reader.proofs import ProofPolicy
 from xetfs.reader.shelf import Shelf
 from xetfs.reader.sources import Names, PlainSource, Source, key_of
 from xetfs.reader.whole import WholeChecker
@@ -87,6 +88,7 @@ class Engine:
         self._revisions = Revisions(self._hub, shelf, settings)
         self._readers: OrderedDict[str, FileReader] = OrderedDict()
         self._levels: dict[str, Level | None] = {}
+        self._proofs = ProofPolicy(settings.proof_timeout_s, counters)
         self._whole = WholeChecker(shelf, nursery, counters)
 
     async def open_repo(self, ref: RepoRef) -> RepoView:
@@ -149,6 +151,7 @@ class Engine:
                 shelf=self.shelf,
                 nursery=self._nursery,
                 verify=self.settings.verify,
+                policy=self._proofs,
                 counters=self.counters,
                 names=Names.of(entry),
             )
