@@ -47,7 +47,6 @@ PROTOCOL_FOREIGN = {"blake3", "lz4", "numpy"}
 IMPORTED_BY_ONE = {
     "pyfuse3": {"fs"},
     "httpx": {"net"},
-    "httpcore": {"net"},
     "h11": {"testhub", "net"},
     "diskcache": {"store"},
     "argparse": {"cli", "testhub"},

@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 from fault_bench import User, open_bench, open_user, perform
 
-from xetfs.net.backend import SURE_S
+from xetfs.net.streams import ROUTE_CHECK_AFTER_S
 from xetfs.telemetry import NET_OUTAGES, NET_REQUESTS, NET_STALLS
 
 SIOCSIFFLAGS, SIOCSIFADDR, IFF_UP = 0x8914, 0x8916, 1
@@ -39,7 +39,7 @@ async def main(directory: Path) -> None:
             return {operation: await perform(bench, user, user.engine, operation) for operation in operations}
 
         before = await see(user, "list", "read")
-        await trio.sleep(2 * SURE_S)  # as connections that bytes have just come on are taken to be good
+        await trio.sleep(2 * ROUTE_CHECK_AFTER_S)  # as connections that bytes have just come on are taken to be good
         counters = user.engine.counters
         counted = {name: counters[name] for name in (NET_REQUESTS, NET_STALLS, NET_OUTAGES)}
         switch(False)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import random
 
-import httpcore
-import httpx
 import pytest
 import trio
 import trio.testing
 from loopback import Asked, Authority, Names, answer, client_of, ranged, serving
 
-from xetfs.errors import InvalidArgument, MachineUnfit, Unavailable
-from xetfs.net.backend import RECEIVE_BYTES
+from xetfs.errors import InvalidArgument, Unavailable
 from xetfs.net.bodies import take_range
-from xetfs.net.pool import check_libraries
+from xetfs.net.streams import WIRE_BYTES as RECEIVE_BYTES
 from xetfs.protocol.ranges import ByteRange
 from xetfs.settings import Secret
 from xetfs.telemetry import NET_REQUESTS, NET_RETRIES
@@ -117,17 +114,6 @@ async def test_the_next_address_of_a_name_is_tried_when_the_first_refuses(names:
         async with client_of(url, attempts_max=1) as client:
             assert (await client.request(f"{url}/x", "x")).body == b"ok"
     assert names.asked == ["hub.example"]
-
-
-def test_the_private_names_that_are_relied_on_are_there() -> None:
-    assert isinstance(check_libraries(httpx.AsyncHTTPTransport()), httpcore.AsyncConnectionPool)
-
-
-def test_another_httpx_is_refused_with_the_versions_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    transport = httpx.AsyncHTTPTransport()
-    monkeypatch.setattr(transport, "_pool", object())
-    with pytest.raises(MachineUnfit, match="pip install httpx=="):
-        check_libraries(transport)
 
 
 async def test_a_proxy_is_asked_for_what_is_not_exempt(names: Names) -> None:

@@ -91,7 +91,7 @@ async def test_a_request_cancelled_at_each_of_its_steps_leaves_its_only_place_fr
                 trio.lowlevel.remove_instrument(instrument)
                 with trio.fail_after(3):
                     assert (await client.request(f"{server.url}/after", "x")).body == BODY[:50_000]
-        assert step >= 8  # so many moments there were
+        assert step >= 4  # so many moments there were
 
 
 async def test_a_cancelled_opening_ends_at_once_and_frees_its_place() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 
-import httpcore
+import httpx
 import pytest
 import trio
 import trio.testing
@@ -13,7 +13,7 @@ from loopback import Names, answer, client_of, serving
 
 from xetfs.errors import Offline, ProtocolViolation
 from xetfs.net import reach, retry
-from xetfs.net.backend import Unanswered, Unreached
+from xetfs.net.connector import Unanswered, Unreached
 from xetfs.net.reach import DOUBT_PAUSE_S, DOUBT_PROBES_MIN, FRESH_S, IDLE_PAUSE_MAX_S, PROBE_PAUSE_S, PROBE_TIMEOUT_S, Reach
 from xetfs.settings import Secret
 from xetfs.telemetry import NET_OUTAGES, NET_REQUESTS, NET_RETRIES, Counters
@@ -208,7 +208,7 @@ async def test_an_answer_on_a_connection_of_before_ends_the_doubt(autojump_clock
     assert len(server.probes) == count
 
 
-@pytest.mark.parametrize("strange", [ProtocolViolation("refused to connect to hub"), httpcore.ProxyError("no"), ValueError()])
+@pytest.mark.parametrize("strange", [ProtocolViolation("refused to connect to hub"), httpx.ProxyError("no"), ValueError()])
 async def test_what_is_strange_is_for_those_who_ask(
     autojump_clock: trio.testing.MockClock, server: Server, strange: Exception
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from loopback import answer, client_of, serving
 
-from xetfs.net import backend
+from xetfs.net import streams
 from xetfs.net.sockets import has_way
 
 NOT_OURS = "192.0.2.1"
@@ -29,8 +29,8 @@ def test_there_is_a_way_between_addresses_that_this_machine_has(
 
 @pytest.mark.parametrize("way", [True, False])
 async def test_an_idle_connection_is_used_again_only_while_there_is_a_way(monkeypatch: pytest.MonkeyPatch, way: bool) -> None:
-    monkeypatch.setattr(backend, "SURE_S", 0.0)
-    monkeypatch.setattr(backend, "has_way", lambda _local, _peer: way)
+    monkeypatch.setattr(streams, "ROUTE_CHECK_AFTER_S", 0.0)
+    monkeypatch.setattr(streams, "has_way", lambda _local, _peer: way)
 
     async def handler(*_: object) -> bytes:
         return answer(200, b"ok")

@@ -4,8 +4,8 @@
 one attempt, whose body is taken piece by piece or filled into a buffer; whoever asked repeats it with `retrying`, since only they
 know what a half-read body means.
 
-Phases of one attempt: wait for one of the origin's places; open (connect, send, wait for the headers), which httpcore must not be
-cancelled in (net/pool.py); read the body, cancellable; close, shielded and short. An answer that says nothing, or next to
+Phases of one attempt: wait for one of the origin's places; connect, send, wait for the head (net/transport.py); read the body;
+close. Each may be cancelled at any moment, which closes its connection. An answer that says nothing, or next to
 nothing, for much longer than that origin's answers usually do (net/pace.py) is given up; `hedged` sends a second request before.
 
 A server that cannot be reached at all is not tried by every request (net/reach.py).
@@ -30,12 +30,12 @@ import trio
 
 from xetfs import __version__
 from xetfs.errors import InvalidArgument, Offline, ProtocolViolation, Unavailable
-from xetfs.net.backend import Backend, Unanswered, Unreached
+from xetfs.net.connector import Connector, Unanswered, Unreached
 from xetfs.net.download import Download
 from xetfs.net.failures import error_of_exception, error_of_status, is_retried_status
 from xetfs.net.hedging import Hedger, hedge_after_s
 from xetfs.net.origins import REDIRECTS_MAX, Bearer, Origin, OriginPolicy
-from xetfs.net.pool import CLOSE_TIMEOUT_S, OriginPools, Turn, close_response, deadline_after, silence_libraries
+from xetfs.net.pool import OriginPools, Turn
 from xetfs.net.retry import with_retries
 from xetfs.protocol.urls import split_url
 from xetfs.settings import MIB, Secret, Settings
@@ -65,12 +65,11 @@ class HttpClient:
     """One per engine. Not for threads. Made by open_http_client."""
 
     def __init__(self, settings: Settings, counters: Counters) -> None:
-        silence_libraries()
         self.settings = settings
         self.counters = counters
         self.policy = OriginPolicy(settings.endpoint)
         self._hedger = Hedger(counters)
-        self._pools = OriginPools(settings, Backend(self._check_addresses), _make_ssl_context(settings.ca_file), counters)
+        self._pools = OriginPools(settings, Connector(self._check_addresses), _make_ssl_context(settings.ca_file), counters)
         self._proxy_host = httpx.URL(settings.proxy.reveal()).host if settings.proxy is not None else None
 
     def _check_addresses(self, host: str, port: int, addresses: Sequence[str]) -> None:
@@ -78,9 +77,8 @@ class HttpClient:
             self.policy.check_addresses(host, port, addresses)
 
     async def aclose(self) -> None:
-        """Close every connection. Bounded; not to be cancelled."""
-        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
-            await self._pools.aclose()
+        """Close every connection. Never waits."""
+        await self._pools.aclose()
 
     async def retrying(self, attempt: Callable[[int], Awaitable[T]]) -> T:
         """Call `attempt` with its number, again while its errors are worth it; see net/retry.py."""
@@ -185,17 +183,13 @@ class HttpClient:
             try:
                 log.debug("%s %s status=%d what=%r", method, parts.shown, response.status_code, what)
                 download = Download(response, url, what, turn, self.counters, patience_s=patience_s, silence_s=silence_s)
-                try:
-                    yield download
-                    await download.finish()
-                finally:
-                    await download.abandon()
+                yield download
+                await download.finish()
             finally:
-                await close_response(response)
+                await response.aclose()
 
     def _make_request(self, method: str, url: str, host: str, headers: Mapping[str, str], patience_s: float) -> httpx.Request:
-        stall_s = self.settings.stall_timeout_s
-        timeouts = {"connect": self.settings.connect_timeout_s, "read": patience_s, "write": stall_s, "pool": stall_s}
+        timeouts = {"connect": self.settings.connect_timeout_s, "read": patience_s}
         try:
             request = httpx.Request(method, url, headers=dict(headers), extensions={"timeout": timeouts})
         except httpx.InvalidURL:
@@ -207,20 +201,19 @@ class HttpClient:
     async def _open(self, turn: Turn, request: httpx.Request, what: str, patience_s: float) -> httpx.Response:
         self.counters.add(NET_REQUESTS)
         start = trio.current_time()
-        deadline = deadline_after(self.settings.connect_timeout_s + patience_s)
         try:
-            response = await turn.generation.open(request, deadline)
+            response = await turn.pool.transport.handle_async_request(request)
             turn.note_heard()
             turn.pool.reach.note_answer()
             return response
         except httpx.HTTPError as exc:
             if isinstance(exc, httpx.TimeoutException):
                 self.counters.add(NET_STALLS)
-            if isinstance(exc, httpx.ReadTimeout | httpx.WriteTimeout | httpx.PoolTimeout):
-                await turn.renew(patience_s)
+            if isinstance(exc, httpx.ReadTimeout):
+                turn.renew(patience_s)
             error = error_of_exception(exc, what)
-            if isinstance(exc.__cause__, Unreached | Unanswered):
-                turn.pool.reach.note_failure(start, str(exc), silent=isinstance(exc.__cause__, Unanswered))
+            if isinstance(exc, Unreached | Unanswered):
+                turn.pool.reach.note_failure(start, str(exc), silent=isinstance(exc, Unanswered))
                 if isinstance(error, Unavailable):
                     error.unconnected = True
         # Raised here, without the foreign exception behind it: that one refers to the request, and so to its headers.

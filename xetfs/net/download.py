@@ -7,17 +7,16 @@ may be as dead. What is left unread when the request ends is read if it is short
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
-import httpcore
 import httpx
 import trio
-from httpcore import AsyncNetworkStream
 
 from xetfs.errors import ProtocolViolation, TimedOut, Unavailable, XetfsError
-from xetfs.net.direct import DirectBody, direct_body
 from xetfs.net.failures import error_of_exception
+from xetfs.net.http1 import Body
 from xetfs.net.pool import Turn
 from xetfs.telemetry import NET_BYTES, NET_STALLS, Counters
 
@@ -49,12 +48,8 @@ class Download:
         self.what = what
         self._turn = turn
         self._counters = counters
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        self._pieces = aiter(response.stream)
-        self._response = response
-        self._connection: AsyncNetworkStream = response.extensions["network_stream"]
-        self._begun = False
-        self._ended = False
+        assert isinstance(response.stream, Body)
+        self._body = response.stream
         self._received = 0
         self._patience_s = patience_s
         self._start = trio.current_time()
@@ -67,19 +62,22 @@ class Download:
 
     async def receive(self) -> bytes:
         """The next piece of the body, of any length; b"" at its end. Raises Unavailable if it breaks off or stalls."""
-        if self._ended:
-            return b""
         since = trio.current_time()
-        try:
-            piece = await self._next()
-        except httpx.TransportError as exc:
-            if isinstance(exc, httpx.TimeoutException):
-                await self._stalled()
-            raise error_of_exception(exc, self.what) from None
-        await self._note(len(piece), since)
+        with self._translated():
+            piece = await self._body.receive()
+        self._note(len(piece), since)
         return piece
 
-    async def _note(self, count: int, since: float) -> None:
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.TransportError as exc:
+            if isinstance(exc, httpx.TimeoutException):
+                self._stalled()
+            raise error_of_exception(exc, self.what) from None
+
+    def _note(self, count: int, since: float) -> None:
         """Count bytes that came, 0 at the end of the body, and judge the pace. since: when they were first waited for."""
         now = trio.current_time()
         self._silence_s = max(self._silence_s, now - since)
@@ -87,53 +85,31 @@ class Download:
         self._counters.add(NET_BYTES, count)
         self._turn.note_heard()
         if count:
-            await self._watch(count, now)
+            self._watch(count, now)
         else:
             self._turn.pool.pace.note_silence(self._silence_s)
             self._turn.pool.pace.note_body(self._received, now - self._start)
 
-    async def _next(self) -> bytes:
-        if self._ended:
-            return b""
-        self._begun = self._ended = True  # an exception ends it, too
-        piece = await anext(self._pieces, b"")
-        self._ended = not piece
-        return piece
-
     async def finish(self) -> None:
         """Read what is left if it is short, so that the connection can be used again: a redirect's or an error's body, say."""
         length = self.headers.get("content-length", "")
-        if not self._ended and length.isdecimal() and int(length) - self._received <= REST_BYTES_MAX:
+        if not self._body.ended and length.isdecimal() and int(length) - self._received <= REST_BYTES_MAX:
             with trio.move_on_after(REST_TIMEOUT_S), suppress(XetfsError):
                 while await self.receive():
                     pass
 
-    async def abandon(self) -> None:
-        """Cut the connection if the body was begun and not read to its end.
-
-        The generators below, four deep, end only by being resumed or by the garbage collector; so they are resumed, until they
-        notice that the socket is closed.
-        """
-        if not self._begun or self._ended:
-            return
-        with trio.CancelScope(shield=True):
-            await self._connection.aclose()
-            with suppress(httpx.TransportError):
-                while await self._next():
-                    pass
-
-    async def _watch(self, count: int, now: float) -> None:
+    def _watch(self, count: int, now: float) -> None:
         self._window_bytes += count
         if now >= self._window_end:
             if self._window_bytes < TRICKLE_BYTES_MIN:
-                await self._stalled()
+                self._stalled()
                 raise TimedOut(f"{self.what}: the server trickles")
             self._window_end = now + self._patience_s
             self._window_bytes = 0
 
-    async def _stalled(self) -> None:
+    def _stalled(self) -> None:
         self._counters.add(NET_STALLS)
-        await self._turn.renew(self._patience_s)
+        self._turn.renew(self._patience_s)
 
     async def read(self, bytes_max: int) -> bytes:
         """The whole body, at most bytes_max. Raises ProtocolViolation if there is more."""
@@ -148,10 +124,9 @@ class Download:
         """Put the whole body into `into`, which it must fill exactly: Unavailable if it is shorter, else ProtocolViolation."""
         filled, excess = 0, False
         while filled < len(into):
-            direct = direct_body(self._response)
-            if direct is not None and direct.remaining == len(into) - filled:
-                await self._fill_direct(direct, into[filled:])
-                break
+            if self._body.remaining == len(into) - filled:
+                filled += await self._receive_into(into[filled:])
+                continue
             piece = await self.receive()
             if not piece:
                 raise Unavailable(f"{self.what}: ended after {filled} of {len(into)} bytes")
@@ -162,23 +137,12 @@ class Download:
         if excess or await self.receive():
             raise ProtocolViolation(f"{self.what}: more than the {len(into)} bytes asked for")
 
-    async def _fill_direct(self, direct: DirectBody, into: memoryview) -> None:
-        """Receive the rest of the body where it belongs. Its end is for `receive` to see."""
-        self._begun = True
-        filled = 0
-        while filled < len(into):
-            since = trio.current_time()
-            try:
-                count = await direct.receive_into(into[filled:], self._patience_s)
-            except httpcore.TimeoutException as exc:
-                await self._stalled()
-                raise TimedOut(f"{self.what}: no answer in time") from exc
-            except httpcore.NetworkError as exc:
-                raise Unavailable(f"{self.what}: the connection broke off") from exc
-            if not count:
-                raise Unavailable(f"{self.what}: ended early, {len(into) - filled} bytes are missing")
-            filled += count
-            await self._note(count, since)
+    async def _receive_into(self, target: memoryview) -> int:
+        since = trio.current_time()
+        with self._translated():
+            count = await self._body.receive_into(target)
+        self._note(count, since)
+        return count
 
     async def fill_slice(self, start: int, into: memoryview) -> None:
         """Fill `into` from byte `start` of the body on; what follows is left unread. Unavailable if there is too little."""

@@ -6,9 +6,9 @@ itself. So:
 
 * `Authorization` goes only to the origin (scheme, host, port) it belongs to; following a redirect never widens that.
 * https is left for http only when the endpoint itself is http.
-* Addresses are judged after the name is resolved, and connected to as judged (net/backend.py). Loopback, private, link-local and
-  other special addresses are refused, unless the endpoint's own address is of that same kind. The addresses at which clouds
-  hand out credentials are refused always.
+* Addresses are judged after the name is resolved, and connected to as judged (net/connector.py). Loopback, private, link-local
+  and other special addresses are refused, unless the endpoint's own address is of that same kind. The addresses at which
+  clouds hand out credentials are refused always.
 * Ports below 1024 other than 80, 443 and the endpoint's own are refused: no HTTP server of a Hub listens there.
 
 URLs are shown without their query, which may be a credential.

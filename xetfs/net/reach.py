@@ -21,7 +21,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 
-import httpcore
+import httpx
 import trio
 
 from xetfs.errors import Offline
@@ -49,8 +49,8 @@ class Reach:
     def __init__(
         self, server: str, connect: Callable[[float], Awaitable[None]], *, patience_s: float, counters: Counters
     ) -> None:
-        """server: its name, for messages. connect: makes a connection within so many seconds, and closes it; raises as httpcore's
-        network backends do."""
+        """server: its name, for messages. connect: makes a connection within so many seconds, and closes it; raises
+        httpx.ConnectError or httpx.ConnectTimeout."""
         self._server = server
         self._connect = connect
         self._patience_s = patience_s
@@ -148,7 +148,7 @@ class Reach:
         """Whether the server can be connected to now."""
         try:
             await self._connect(PROBE_TIMEOUT_S)
-        except (httpcore.ConnectError, httpcore.ConnectTimeout) as exc:
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             self._reason = str(exc)
             return False
         except Exception as exc:

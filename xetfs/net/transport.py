@@ -1,0 +1,151 @@
+"""The connections to one origin, as an httpx transport over h11 and trio.
+
+httpx's own transport (httpcore) receives 64 KiB at a time, copies bodies several times, and loses a place in its pool when a
+request is cancelled while it opens. This one is small because it leaves out what this package does not need: HTTP/2, request
+bodies, and a queue, as requests to an origin are limited before they get here (net/places.py).
+
+An idle connection is used again, the latest first, if it is silent and there still is a route to the other side. `retire` begins
+a new epoch: connections of an earlier one end with the request that they carry. A cancelled or failed exchange closes its
+connection. Closing never waits.
+"""
+
+from __future__ import annotations
+
+import ssl
+from base64 import b64encode
+from typing import Final
+
+import h11
+import httpx
+import trio
+
+from xetfs.net.connector import Connector
+from xetfs.net.http1 import Body, Connection
+from xetfs.net.streams import PlainStream, Stream, TlsStream
+
+KEEPALIVE_S: Final = 30.0
+"""An idle connection is closed after this; load balancers commonly close theirs after 60 s."""
+PROXY_PORT: Final = 80
+"""Where an `http://` proxy listens that is given without a port."""
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """One origin's connections. Requests carry their timeouts in httpx's `timeout` extension: connect and read, in seconds."""
+
+    def __init__(
+        self, connector: Connector, context: ssl.SSLContext, wire: memoryview, *, proxy: httpx.Proxy | None = None
+    ) -> None:
+        """wire: scratch buffer that all transports of an event loop share. proxy: an http:// proxy."""
+        self._connector = connector
+        self._context = context
+        self._wire = wire
+        self._proxy = proxy
+        self._epoch = 0
+        self._idle: list[Connection] = []  # the latest used last
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request without a body; return its answer, whose stream is a Body, once the head has come.
+
+        Raises httpx.ConnectTimeout, ConnectError, ProxyError, ReadTimeout, ReadError, RemoteProtocolError.
+        """
+        timeout = request.extensions["timeout"]
+        connection = self._reusable() or await self._open(request.url, timeout["connect"])
+        try:
+            with trio.fail_after(timeout["read"]):
+                head, framing = await connection.send(self._head_of(request))
+        except trio.TooSlowError:
+            connection.close()
+            raise httpx.ReadTimeout("no answer in time") from None
+        except OSError as exc:
+            connection.close()
+            raise httpx.ReadError(str(exc)) from exc
+        except h11.RemoteProtocolError as exc:
+            connection.close()
+            raise httpx.RemoteProtocolError(str(exc)) from exc
+        except BaseException:
+            connection.close()
+            raise
+        body = Body(connection, framing, patience_s=timeout["read"], release=self._release)
+        return httpx.Response(head.status_code, headers=head.headers.raw_items(), stream=body, request=request)
+
+    def _head_of(self, request: httpx.Request) -> h11.Request:
+        url, headers = request.url, request.headers.raw
+        if self._proxy is None or url.scheme == "https":
+            return h11.Request(method=request.method, target=url.raw_path, headers=headers)
+        target = b"http://" + url.netloc + url.raw_path
+        return h11.Request(method=request.method, target=target, headers=[*headers, *_proxy_headers(self._proxy)])
+
+    def _reusable(self) -> Connection | None:
+        now = trio.current_time()
+        while self._idle:
+            connection = self._idle.pop()
+            if now - connection.used_at <= KEEPALIVE_S and connection.reusable:
+                return connection
+            connection.close()
+        return None
+
+    def _release(self, connection: Connection) -> None:
+        if connection.epoch != self._epoch:
+            connection.close()
+            return
+        connection.used_at = trio.current_time()
+        self._idle.append(connection)
+        if self._idle[0].used_at < connection.used_at - KEEPALIVE_S:
+            self._idle.pop(0).close()
+
+    async def _open(self, url: httpx.URL, timeout_s: float) -> Connection:
+        epoch = self._epoch
+        server = self._proxy.url if self._proxy is not None else url
+        port = server.port or (PROXY_PORT if server.scheme == "http" else 443)
+        plain = PlainStream(await self._connector.connect(server.host, port, timeout_s))
+        try:
+            with trio.fail_after(timeout_s):
+                stream = plain if url.scheme == "http" else await self._secure(plain, url)
+        except trio.TooSlowError:
+            plain.close()
+            raise httpx.ConnectTimeout("no secure connection in time") from None
+        except OSError as exc:  # ssl.SSLError is one
+            plain.close()
+            raise httpx.ConnectError(str(exc)) from exc
+        except BaseException:
+            plain.close()
+            raise
+        return Connection(stream, self._wire, epoch=epoch)
+
+    async def _secure(self, plain: PlainStream, url: httpx.URL) -> Stream:
+        if self._proxy is not None:
+            await self._tunnel(plain, self._proxy, url)
+        tls = TlsStream(plain, self._wire, self._context, url.host)
+        await tls.handshake()
+        return tls
+
+    async def _tunnel(self, plain: PlainStream, proxy: httpx.Proxy, url: httpx.URL) -> None:
+        target = f"{url.host if ':' not in url.host else f'[{url.host}]'}:{url.port or 443}".encode()
+        headers = [(b"host", target), *_proxy_headers(proxy)]
+        try:
+            head, _ = await Connection(plain, self._wire, epoch=0).send(
+                h11.Request(method="CONNECT", target=target, headers=headers)
+            )
+        except h11.RemoteProtocolError as exc:
+            raise httpx.ProxyError(str(exc)) from exc
+        if not 200 <= head.status_code < 300:
+            raise httpx.ProxyError(f"{head.status_code}")
+
+    def retire(self) -> None:
+        """Use fresh connections from now on; requests under way go on with theirs."""
+        self._epoch += 1
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    async def aclose(self) -> None:
+        self.retire()
+
+
+def _proxy_headers(proxy: httpx.Proxy) -> list[tuple[bytes, bytes]]:
+    if proxy.raw_auth is None:
+        return []
+    user, password = proxy.raw_auth
+    return [(b"proxy-authorization", b"Basic " + b64encode(user + b":" + password))]
