@@ -1,4 +1,5 @@
-"""Bringing an answer's body onto the socket: by sendfile when nobody interferes, slice by slice when it is to be slow or spoiled.
+"""Bringing an answer's body onto the socket: by sendfile when nobody interferes, slice by slice when it is to be slow, spoiled or
+encrypted.
 
 The unspoiled way costs one system call per megabyte or so and no copy. A task sends on its own socket only; nothing is shared but
 the lines of shaping.py.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import struct
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -20,7 +22,7 @@ from xetfs.testhub.faults import Fault
 from xetfs.testhub.messages import FileSlice, Response, iter_pieces
 from xetfs.testhub.requestlog import RequestRecord
 from xetfs.testhub.shaping import SLICE_BYTES, Line, pass_through
-from xetfs.testhub.sockets import close
+from xetfs.testhub.sockets import TLS_BYTES_MAX, close, send
 
 _SENDFILE_BYTES: Final = 4 * 1024 * 1024
 """Asked for in one call; the socket's buffer decides what it takes."""
@@ -54,11 +56,7 @@ async def send_bytes(sock: socket.socket, data: bytes | memoryview, record: Requ
     """All of `data`; counted into `record` as body bytes."""
     view = memoryview(data)
     while view:
-        try:
-            sent = sock.send(view)
-        except BlockingIOError:
-            await trio.lowlevel.wait_writable(sock)
-            continue
+        sent = await send(sock, view)
         if record is not None:
             record.bytes_sent += sent
         view = view[sent:]
@@ -74,12 +72,14 @@ async def send_body(sock: socket.socket, response: Response, record: RequestReco
                 await send_bytes(sock, data, record)
         return
     for piece in response.pieces:
-        if isinstance(piece, FileSlice):
+        if isinstance(piece, FileSlice) and not isinstance(sock, ssl.SSLSocket):
             await _send_slice(sock, piece, record, lines)
-        elif lines:
-            for data in iter_pieces([piece], SLICE_BYTES):
-                await pass_through(lines, len(data))
+        elif lines or isinstance(piece, FileSlice):
+            for data in iter_pieces([piece], SLICE_BYTES if lines else TLS_BYTES_MAX):
+                if lines:
+                    await pass_through(lines, len(data))
                 await send_bytes(sock, data, record)
+                await trio.lowlevel.checkpoint()
         else:
             await send_bytes(sock, piece, record)
 

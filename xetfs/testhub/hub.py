@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -79,10 +80,12 @@ class TestHub:
         self.faults.clear()
         self.shape = Shape()
 
-    def start(self, host: str, ports: tuple[int, int, int], nursery: trio.Nursery, *, control: bool) -> None:
+    def start(
+        self, host: str, ports: tuple[int, int, int], nursery: trio.Nursery, *, control: bool, tls: ssl.SSLContext | None
+    ) -> None:
         """Listen on the three origins. Raises OSError when a port is taken."""
         for origin, port in zip(ORIGINS, ports, strict=True):
-            self.servers[origin] = OriginServer(origin, host, port, self._behaviour, nursery)
+            self.servers[origin] = OriginServer(origin, host, port, self._behaviour, nursery, tls)
         for server in self.servers.values():
             server.listen()
         self.urls.hub, self.urls.cas, self.urls.transfer = (self.servers[origin].url for origin in ORIGINS)
@@ -104,16 +107,18 @@ async def open_test_hub(
     options: HubOptions | None = None,
     control: bool = True,
     seed: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[TestHub]:
     """A hub on `directory` (created if missing), listening at three ports of `host` (0: any free one) until the context ends.
 
     control: offer the control endpoint, by which any local program may change everything about the hub.
+    tls: a server's context, to speak HTTPS on all three.
     Raises StoreFailed when the directory cannot be used, OSError when a port is taken.
     """
     hub = TestHub(directory, options or HubOptions(), seed=seed)
     try:
         async with trio.open_nursery() as nursery:
-            hub.start(host, ports, nursery, control=control)
+            hub.start(host, ports, nursery, control=control, tls=tls)
             try:
                 yield hub
             finally:

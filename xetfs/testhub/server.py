@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -25,7 +26,7 @@ from xetfs.testhub.faults import Fault, Faults, alter, replacing_answer, settle
 from xetfs.testhub.messages import Origin, Problem, Request, Response
 from xetfs.testhub.requestlog import RequestLog, RequestRecord
 from xetfs.testhub.shaping import Line, Shape
-from xetfs.testhub.sockets import accept, close, receive
+from xetfs.testhub.sockets import accept, close, receive, shake_hands
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +64,17 @@ class Behaviour:
 class OriginServer:
     """One of the three origins. It can stop listening and start again on the same port."""
 
-    def __init__(self, origin: Origin, host: str, port: int, behaviour: Behaviour, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        host: str,
+        port: int,
+        behaviour: Behaviour,
+        nursery: trio.Nursery,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.origin = origin
+        self._tls = tls
         self.handler: Handler = _nothing_here
         self.private_prefix = ""
         self.private_handler: Handler = _nothing_here
@@ -79,7 +89,7 @@ class OriginServer:
     @property
     def url(self) -> str:
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
 
     def listen(self) -> None:
         """Bind and accept from now on. Raises OSError when the port is taken."""
@@ -119,8 +129,13 @@ class OriginServer:
     async def _serve_connection(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        self._connections.add(sock)
         try:
+            if self._tls is not None:
+                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            self._connections.add(sock)
+            if isinstance(sock, ssl.SSLSocket):
+                with trio.fail_after(IDLE_S):
+                    await shake_hands(sock)
             await _Connection(self, sock, next(self._numbers), self._behaviour).serve()
         except (ConnectionEnded, OSError, trio.ClosedResourceError, trio.TooSlowError, h11.RemoteProtocolError) as error:
             log.debug("connection ended origin=%s error=%r", self.origin, error)
