@@ -13,11 +13,13 @@ from command import TOKEN, Command
 
 import xetfs
 from xetfs.cli.exits import Exit
+from xetfs.cli.hub import PROFILES
 from xetfs.cli.main import main
 from xetfs.cli.mount import check_allow_other
 from xetfs.credentials import FixedToken
 from xetfs.errors import MachineUnfit
 from xetfs.settings import Secret, Settings
+from xetfs.testhub import profiles
 
 HEAVY = {
     "trio",
@@ -141,11 +143,16 @@ def test_lending_a_token_to_others_is_warned_of(
     assert TOKEN not in warning
 
 
-def test_a_hub_of_ones_own_says_how_to_reach_it(command: Command) -> None:
-    process = command.start("hub", "serve", "data")
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_hub_of_ones_own_says_how_to_reach_it(command: Command, profile: str) -> None:
+    process = command.start("hub", "serve", "data", "--profile", profile)
     assert process.stdout is not None
     line = process.stdout.readline().decode()
     assert line.startswith("export HF_ENDPOINT=http://127.0.0.1:")
     process.terminate()
     _, complaints = process.communicate(timeout=60)
     assert process.returncode == 0, complaints
+
+
+def test_every_profile_of_a_hub_can_be_served() -> None:
+    assert set(PROFILES) == set(profiles.PROFILES)

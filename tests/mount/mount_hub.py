@@ -1,4 +1,7 @@
-"""A test hub in a process of its own, and the real client that fills it."""
+"""A test hub in a process of its own, and the real client that fills it.
+
+XETFS_TEST_PROFILE names the profile of every such hub: `production`, which speaks TLS too, in place of `lenient`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,11 @@ import sys
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from loopback import make_authority
 
 UPLOAD = """
 import sys
@@ -21,6 +27,17 @@ api.create_repo(repo, repo_type=kind, space_sdk="static" if kind == "space" else
 print(api.upload_folder(repo_id=repo, repo_type=kind, folder_path=folder).oid)
 """
 END_S = 20
+PROFILE = os.environ.get("XETFS_TEST_PROFILE", "lenient")
+
+
+@cache
+def _certificate() -> tuple[str, str]:
+    """A certificate and its key by an authority that this process and what it starts trust from now on."""
+    folder = Path(os.environ["HF_HOME"]).with_name("authority")
+    folder.mkdir()
+    authority = make_authority(folder)
+    os.environ["SSL_CERT_FILE"] = str(authority.ca_file)
+    return str(folder / "server.pem"), str(folder / "server.key")
 
 
 class HubProcess:
@@ -28,7 +45,9 @@ class HubProcess:
 
     def __init__(self, directory: Path) -> None:
         self._home = directory.with_name(directory.name + "-client")
-        command = [sys.executable, "-m", "xetfs.testhub", str(directory), "--json-ready"]
+        command = [sys.executable, "-m", "xetfs.testhub", str(directory), "--json-ready", "--profile", PROFILE]
+        if PROFILE == "production":
+            command += ["--tls", *_certificate()]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from xetfs.testhub import TestHub
 
 PORT_MAX = 65535
+PROFILES = ("lenient", "production")
+"""Those of `testhub.profiles`, which is imported only when a hub is served."""
 
 
 def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
@@ -33,6 +35,13 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     )
     serve.add_argument("directory", metavar="DIR", type=Path, help="where it keeps its data; created if missing")
     serve.add_argument("--port", metavar="PORT", type=int, default=0, help="of the Hub; the other two follow it (default: any)")
+    serve.add_argument(
+        "--profile",
+        choices=PROFILES,
+        default="lenient",
+        help="lenient: whatever a client asks for, at once; production: as far away and as strict as the public service "
+        "(default: %(default)s)",
+    )
     serve.set_defaults(run=run)
 
 
@@ -46,16 +55,18 @@ def run(arguments: argparse.Namespace) -> int:
     from xetfs.cli.log import configure
 
     configure(None, verbose=False)
-    trio.run(_serve, arguments.directory, (first, first + 1, first + 2) if first else (0, 0, 0))
+    trio.run(_serve, arguments.directory, (first, first + 1, first + 2) if first else (0, 0, 0), arguments.profile)
     return Exit.OK
 
 
-async def _serve(directory: Path, ports: tuple[int, int, int]) -> None:
+async def _serve(directory: Path, ports: tuple[int, int, int], profile_name: str) -> None:
     import signal
 
     import trio
 
-    from xetfs.testhub import serve_hub
+    from xetfs.testhub import profiles, serve_hub
+
+    profile = profiles.PROFILES[profile_name]()
 
     def announce(hub: TestHub) -> None:
         print(f"export HF_ENDPOINT={hub.endpoint}", flush=True)
@@ -67,4 +78,4 @@ async def _serve(directory: Path, ports: tuple[int, int, int]) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(end_on_signal, signals, nursery.cancel_scope)
-            await serve_hub(directory, ports=ports, on_ready=announce)
+            await serve_hub(directory, ports=ports, options=profile.options, shape=profile.shape, on_ready=announce)

@@ -1,15 +1,18 @@
-"""`python -m xetfs.testhub DIR [--json-ready] [--port N]`: a hub with the control endpoint, for tests and benchmarks."""
+"""`python -m xetfs.testhub DIR [--json-ready] [--port N] [--profile NAME] [--tls CERTIFICATE KEY]`: a hub with the control
+endpoint, for tests and benchmarks."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import signal
+import ssl
 from pathlib import Path
 
 import trio
 
 from xetfs.testhub.hub import TestHub, serve_hub
+from xetfs.testhub.profiles import PROFILES
 
 
 def main() -> None:
@@ -17,7 +20,14 @@ def main() -> None:
     parser.add_argument("directory", type=Path, help="where the hub keeps its data; created if missing")
     parser.add_argument("--port", type=int, default=0, help="of the Hub; the CAS and the transfer host take the two after it")
     parser.add_argument("--json-ready", action="store_true", help="print one line of JSON with the three URLs once it listens")
+    parser.add_argument("--profile", choices=sorted(PROFILES), default="lenient", help="what it is like (default: lenient)")
+    parser.add_argument("--tls", nargs=2, type=Path, metavar=("CERTIFICATE", "KEY"), help="speak HTTPS, with these PEM files")
     arguments = parser.parse_args()
+    profile = PROFILES[arguments.profile]()
+    tls = None
+    if arguments.tls:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(*arguments.tls)
     ports = (arguments.port, arguments.port + 1, arguments.port + 2) if arguments.port else (0, 0, 0)
 
     def announce(hub: TestHub) -> None:
@@ -27,7 +37,15 @@ def main() -> None:
     async def serve() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_until_signalled, nursery.cancel_scope)
-            await serve_hub(arguments.directory, ports=ports, control=True, on_ready=announce)
+            await serve_hub(
+                arguments.directory,
+                ports=ports,
+                options=profile.options,
+                shape=profile.shape,
+                control=True,
+                tls=tls,
+                on_ready=announce,
+            )
 
     trio.run(serve)
 

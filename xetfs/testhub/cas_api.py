@@ -100,6 +100,10 @@ class CasApi:
         if self._options.proof_status != 200:
             raise Problem(self._options.proof_status, "this CAS has no range proofs")
         record = self._file(request, text)
+        await trio.sleep(self._options.proof_delay_s)
+        chunks_max = self._options.proof_chunks_max
+        if chunks_max is not None and sum(run.end - run.start for run in record.runs()) > chunks_max:
+            raise Problem(403, "Forbidden: this file is too large for range proofs")
         ranges = parse_ranges(request.headers.get("x-range-dirty", ""))
         if not ranges or len(ranges) > _PROOF_RANGES_MAX:
             raise Problem(400, "X-Range-Dirty: bytes=first-last[,…] is required")

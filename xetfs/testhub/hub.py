@@ -39,7 +39,7 @@ class TestHub:
 
     __test__ = False  # not a test case, whatever pytest thinks of the name
 
-    def __init__(self, directory: Path, options: HubOptions, *, seed: int) -> None:
+    def __init__(self, directory: Path, options: HubOptions, *, seed: int, shape: Shape | None = None) -> None:
         self.storage = Storage(directory)
         self.xet = XetStore(self.storage)
         self.accounts = Accounts(self.storage)
@@ -49,6 +49,7 @@ class TestHub:
         self.urls = HubUrls()
         self.servers: dict[Origin, OriginServer] = {}
         self._behaviour = Behaviour(self.log, self.faults)
+        self._shape_at_first = self.shape = shape or Shape()
 
     @property
     def endpoint(self) -> str:
@@ -75,10 +76,10 @@ class TestHub:
         return self.log.records(origin)
 
     def reset(self) -> None:
-        """Forget the requests so far, every fault and every shape."""
+        """Forget the requests so far and every fault; the network has the shape again that it began with."""
         self.log.reset()
         self.faults.clear()
-        self.shape = Shape()
+        self.shape = self._shape_at_first
 
     def start(
         self, host: str, ports: tuple[int, int, int], nursery: trio.Nursery, *, control: bool, tls: ssl.SSLContext | None
@@ -105,6 +106,7 @@ async def open_test_hub(
     host: str = "127.0.0.1",
     ports: tuple[int, int, int] = (0, 0, 0),
     options: HubOptions | None = None,
+    shape: Shape | None = None,
     control: bool = True,
     seed: int = 0,
     tls: ssl.SSLContext | None = None,
@@ -115,7 +117,7 @@ async def open_test_hub(
     tls: a server's context, to speak HTTPS on all three.
     Raises StoreFailed when the directory cannot be used, OSError when a port is taken.
     """
-    hub = TestHub(directory, options or HubOptions(), seed=seed)
+    hub = TestHub(directory, options or HubOptions(), seed=seed, shape=shape)
     try:
         async with trio.open_nursery() as nursery:
             hub.start(host, ports, nursery, control=control, tls=tls)
@@ -135,13 +137,15 @@ async def serve_hub(
     host: str = "127.0.0.1",
     ports: tuple[int, int, int] = (0, 0, 0),
     options: HubOptions | None = None,
+    shape: Shape | None = None,
     control: bool = False,
+    tls: ssl.SSLContext | None = None,
     on_ready: Callable[[TestHub], None] = lambda hub: None,
 ) -> None:
     """Serve a hub until cancelled; on_ready is called once it listens. Raises StoreFailed, also for a port that is taken."""
     for port in ports:
         _check_port(host, port)
-    async with open_test_hub(directory, host=host, ports=ports, options=options, control=control) as hub:
+    async with open_test_hub(directory, host=host, ports=ports, options=options, shape=shape, control=control, tls=tls) as hub:
         on_ready(hub)
         await trio.sleep_forever()
 

@@ -21,6 +21,10 @@ class HubOptions:
     """404 or 501 takes away version 2 of reconstructions."""
     proof_status: int = 200
     """404 or 501 takes away range proofs."""
+    proof_delay_s: float = 0.0
+    """How long a range proof is thought about, as by a server that walks all chunks of the file for each."""
+    proof_chunks_max: int | None = None
+    """Range proofs of files with more chunks are refused with 403; None for none."""
     cas_url: str = ""
     """The CAS that tokens name in place of this hub's own: somebody else's server, to which uploads then go and from which reads
     come. This hub does not learn what is uploaded there."""
