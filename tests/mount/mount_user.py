@@ -93,6 +93,11 @@ class Mount:
         self._process.send_signal(number)
         return self._process.wait(COMMAND_S)
 
+    def ended(self) -> int:
+        """Wait for the daemon to end by itself; its exit code."""
+        assert self._process is not None
+        return self._process.wait(COMMAND_S)
+
     def kill(self) -> None:
         """As the kernel does when memory is short."""
         assert self._process is not None

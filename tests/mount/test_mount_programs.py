@@ -76,13 +76,13 @@ def test_parquet(everything: Everything, hub: HubProcess, mounted: Path) -> None
 
 
 @pytest.mark.parametrize("pattern", ["read", "randread"])
-@pytest.mark.parametrize("engine", ["psync", "mmap", "libaio"])
+@pytest.mark.parametrize("engine", ["psync", "mmap", "libaio", "io_uring"])
 def test_fio_finds_its_checksums(everything: Everything, mounted: Path, tmp_path: Path, engine: str, pattern: str) -> None:
     """The file was laid out by fio with a checksum in each block, uploaded, and is now read back through the mount."""
     command = [
         "fio", "--name=check", "--readonly", f"--filename={mounted / mount_data.VERIFIED}", f"--size={mount_data.VERIFIED_BYTES}",
         f"--rw={pattern}", "--bs=64k", "--verify=crc32c", "--verify_fatal=1", f"--ioengine={engine}", "--output-format=json",
-        *(["--iodepth=8", "--direct=1"] if engine == "libaio" else []),
+        *(["--iodepth=8", "--direct=1"] if engine in ("libaio", "io_uring") else []),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_S, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
