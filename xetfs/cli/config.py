@@ -136,7 +136,7 @@ def find_proxy(endpoint: str, env: Mapping[str, str]) -> Secret | None:
     except ValueError:
         usable = False
     if not usable:
-        raise InvalidArgument("the proxy variable is not usable", hint="expected http://[user:password@]host:port")
+        raise InvalidArgument("the proxy variable is not usable", hint="expected http://host:port, with user:password@ before the host if it wants them")
     return Secret(text)
 
 

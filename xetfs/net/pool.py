@@ -140,7 +140,7 @@ class OriginPools:
         try:
             proxy = httpx.Proxy(self._settings.proxy.reveal())
         except (ValueError, httpx.InvalidURL):
-            raise ProtocolViolation("the proxy is not a URL of the form http://[user:password@]host:port") from None
+            raise ProtocolViolation("the proxy is not a URL of the form http://host:port") from None
         if proxy.url.scheme != "http":
             raise ProtocolViolation("only proxies that are asked by http:// are supported")
         return proxy
