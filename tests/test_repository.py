@@ -163,6 +163,12 @@ def test_nothing_is_left_to_do_and_nothing_swallowed(module: Path) -> None:
             assert not (silent and names & {"Exception", "BaseException"}), f"errors vanish in line {node.lineno}"
 
 
+@pytest.mark.parametrize("module", MODULES, ids=module_id)
+def test_no_task_can_end_the_process(module: Path) -> None:
+    """An unexpected error in a system task is trio's own end: tasks belong to a nursery (xetfs/net/detached.py)."""
+    assert not {name for name in called(module) | attributes(module) if name.endswith("spawn_system_task")}
+
+
 # --- tests
 
 

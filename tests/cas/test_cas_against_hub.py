@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trio.testing
 from loopback import CANARY, client_of
 
 from xetfs.cas.client import CasClient
+from xetfs.cas.token import EXPIRY_MARGIN_S
 from xetfs.errors import AccessDenied, AuthRequired, EntryNotFound, RepoNotFound, RevisionNotFound, SignedUrlExpired, XetfsError
 from xetfs.hub.client import HubClient
 from xetfs.protocol.names import CommitId, RepoId
@@ -122,13 +124,15 @@ async def test_an_expired_url_is_told_and_a_new_reconstruction_helps(hub: TestHu
         assert data[:1000] == sample.content[:1000]
 
 
-async def test_tokens_that_are_soon_over_are_replaced(hub: TestHub) -> None:
+async def test_tokens_that_are_soon_over_are_replaced(hub: TestHub, mock_clock: trio.testing.MockClock) -> None:
     sample = Sample(hub)
-    hub.options.token_lifetime_s = 20
+    hub.options.token_lifetime_s = 80
     async with clients(hub) as (client, cas):
-        for _ in range(3):
-            await cas.reconstruction(sample.file, ByteRange(0, 10))
-        assert client._http.counters[HUB_TOKEN_REFRESHES] == 3
+        for asked in (1, 2, 3):
+            for _ in range(3):
+                await cas.reconstruction(sample.file, ByteRange(0, 10))
+            assert client._http.counters[HUB_TOKEN_REFRESHES] == asked
+            mock_clock.jump(80 - EXPIRY_MARGIN_S)
 
 
 @pytest.mark.parametrize(

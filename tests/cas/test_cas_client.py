@@ -65,7 +65,7 @@ async def cas_of(handler: Handler, **choices: object) -> AsyncIterator[Cas]:
             cas.tokens += 1
             return XetToken(server.url, Secret(f"{CANARY}{cas.tokens}"), 2_000_000_000)
 
-        cas = Cas(CasClient(http, token, now_s=lambda: 1_000_000_000), http, server)
+        cas = Cas(CasClient(http, token), http, server)
         yield cas
 
 
@@ -116,7 +116,7 @@ async def test_clients_of_an_engine_share_what_is_known_of_a_server() -> None:
         async def token() -> XetToken:
             return XetToken(cas.server.url, Secret(CANARY), 2_000_000_000)
 
-        another = CasClient(cas.http, token, facts=cas.client.facts, now_s=lambda: 1_000_000_000)
+        another = CasClient(cas.http, token, facts=cas.client.facts)
         await another.reconstruction(FILE, SPAN)
         assert [path[:4] for path in cas.server.paths] == ["/v2/", "/v1/", "/v1/"]
 

@@ -18,7 +18,7 @@ class Requests:
     """Requests that hold places until they are told to end."""
 
     def __init__(self, nursery: trio.Nursery, pace: Pace | None = None) -> None:
-        self.places = Places(COUNT, pace or Pace(floor_s=1, ceiling_s=10))
+        self.places = Places(COUNT, pace or Pace(floor_s=1, ceiling_s=10), nursery)
         self.held: list[Place] = []
         self.scopes: list[trio.CancelScope] = []
         self._nursery = nursery

@@ -25,7 +25,7 @@ class Server:
     """What a probe finds. silent: packets vanish; there: it can be connected to; strange: what else comes of connecting.
     trip_s: until a refusal is here."""
 
-    def __init__(self, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, nursery: trio.Nursery, patience_s: float = PATIENCE_S) -> None:
         self.there = False
         self.trip_s = 0.0
         self.silent = False
@@ -34,7 +34,7 @@ class Server:
         self.at_once = 0
         self.at_once_most = 0
         self.counters = Counters()
-        self.reach = Reach("http://hub", self._connect, patience_s=patience_s, counters=self.counters)
+        self.reach = Reach("http://hub", self._connect, patience_s=patience_s, counters=self.counters, nursery=nursery)
 
     async def _connect(self, timeout_s: float) -> None:
         self.probes.append(trio.current_time())
@@ -68,8 +68,8 @@ class Server:
 
 
 @pytest.fixture
-def server() -> Server:
-    return Server()
+def server(nursery: trio.Nursery) -> Server:
+    return Server(nursery)
 
 
 async def test_a_server_that_comes_back_in_time_costs_a_moment_and_no_error(
@@ -103,16 +103,16 @@ async def test_after_the_patience_all_fail_and_then_at_once(autojump_clock: trio
     assert server.counters[NET_OUTAGES] == 1
 
 
-async def test_one_refusal_on_a_long_line_is_not_enough(autojump_clock: trio.testing.MockClock) -> None:
+async def test_one_refusal_on_a_long_line_is_not_enough(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
     """However short the patience."""
-    server = Server(patience_s=0.06)
+    server = Server(nursery, patience_s=0.06)
     server.trip_s = 0.15
     for tries in range(1, DOUBT_PROBES_MIN + 1):
         server.there = False
         before = len(server.probes)
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as asking:
             server.fail()
-            nursery.start_soon(server.reach.check, "x")
+            asking.start_soon(server.reach.check, "x")
             while len(server.probes) < before + tries:
                 await trio.sleep(0.01)
             server.there = True

@@ -295,6 +295,24 @@ def test_a_token_comes_in_the_body_or_in_headers() -> None:
 
 
 @pytest.mark.parametrize(
+    ("headers", "issued_s"),
+    [
+        ({}, None),
+        ({"date": "Sun, 06 Nov 1994 08:49:37 GMT"}, 784111777),
+        ({"date": "Sun, 06 Nov 1994 08:49:37 GMT", "age": "60"}, 784111837),
+        ({"date": "Sun, 06 Nov 1994 08:49:37 GMT", "age": "-1"}, 784111777),
+        ({"date": "Sun, 06 Nov 1994 08:49:37 GMT", "age": "9" * 99}, 784111777),
+        ({"date": "Sunday, 06-Nov-94 08:49:37 GMT"}, None),
+        ({"date": "Sun, 99 Nov 1994 08:49:37 GMT"}, None),
+        ({"date": "784111777"}, None),
+        ({"date": "x" * 100_000}, None),
+    ],
+)
+def test_a_token_tells_the_servers_time_if_the_answer_does(headers: dict[str, str], issued_s: int | None) -> None:
+    assert parse_xet_token(json.dumps(TOKEN).encode(), headers).issued_s == issued_s
+
+
+@pytest.mark.parametrize(
     "change",
     [{"casUrl": None}, {"casUrl": "file:///x"}, {"casUrl": "https://u:canary@cas.example"}, {"casUrl": "https://cas.example/?a"},
      {"accessToken": None}, {"accessToken": ""}, {"accessToken": "canary\r\nX: y"}, {"accessToken": ["canary"]},

@@ -9,7 +9,6 @@ Source: Xet spec, "Reconstruction" and "Authentication"; xet-core cas_client/rem
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
@@ -40,14 +39,11 @@ class CasClient:
         fetch_token: Callable[[], Awaitable[XetToken]],
         *,
         facts: ServerFacts | None = None,
-        now_s: Callable[[], float] = time.time,
     ) -> None:
-        """fetch_token: asks the Hub, every time it is called. facts: those of the engine; by default this client's own.
-        now_s: wall clock.
-        """
+        """fetch_token: asks the Hub, every time it is called. facts: those of the engine; by default this client's own."""
         self._http = http
         self.facts = facts or ServerFacts()
-        self._tokens = TokenSource(fetch_token, now_s=now_s)
+        self._tokens = TokenSource(fetch_token, nursery=http.nursery)
         self._origin: Origin | None = None
 
     @property

@@ -1,5 +1,9 @@
 """The CAS token of one repo and commit, asked for once for everybody who waits.
 
+A token is judged by its age on the monotonic clock: the server says until when it is good and what time it is there, and the
+difference does not depend on this machine's clock, which may be hours off. A guess that is too long costs one request that is
+refused (401), after which the token is replaced.
+
 The refresh runs in a task of its own, which lives as long as somebody waits for it: a waiter that is cancelled leaves without
 disturbing the others, and the last one to leave cancels it. Between two awaits nothing else runs, so each check of `_refresh` and
 what follows from it happen together.
@@ -7,18 +11,30 @@ what follows from it happen together.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from copy import copy
+from functools import partial
 from typing import Final
 
 import trio
 
 from xetfs.errors import AuthRequired, Unavailable
+from xetfs.net.detached import run_detached
 from xetfs.protocol.tree import XetToken
 
-EXPIRY_MARGIN_S: Final = 30
+EXPIRY_MARGIN_S: Final = 30.0
 """A token this close to its end is not used any more. Source: xet-core, cas_client auth (the same margin)."""
+LIFE_UNKNOWN_S: Final = 600.0
+"""Lifetime of a token whose answer does not tell the server's time. The Hub's are good for about an hour."""
+USE_MIN_S: Final = 10.0
+"""Shortest use of a token, even of one that comes nearly or already expired: what the CAS makes of it counts, and a Hub with
+a wrong clock must not be asked before every request."""
+
+
+def usable_s(token: XetToken) -> float:
+    """How long a token that has just come is used, in seconds."""
+    life_s = LIFE_UNKNOWN_S if token.issued_s is None else token.expires_s - token.issued_s
+    return max(life_s - EXPIRY_MARGIN_S, life_s / 2, USE_MIN_S)
 
 
 class _Refresh:
@@ -38,12 +54,14 @@ class _Refresh:
 
 
 class TokenSource:
-    """Gives a valid token. now_s: the wall clock, which the server's `exp` refers to."""
+    """Gives a valid token. Event loop only."""
 
-    def __init__(self, fetch: Callable[[], Awaitable[XetToken]], *, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(self, fetch: Callable[[], Awaitable[XetToken]], *, nursery: trio.Nursery) -> None:
+        """fetch: asks the Hub, every time it is called. nursery: for the refresh, which belongs to no single request."""
         self._fetch = fetch
-        self._now_s = now_s
+        self._nursery = nursery
         self._token: XetToken | None = None
+        self._good_until = 0.0
         self._refresh: _Refresh | None = None
 
     def __repr__(self) -> str:
@@ -52,7 +70,7 @@ class TokenSource:
     async def get(self) -> XetToken:
         """The token at hand, or a new one when it is about to expire. Raises what fetching it raises."""
         token = self._token
-        if token is not None and token.expires_s > self._now_s() + EXPIRY_MARGIN_S:
+        if token is not None and trio.current_time() < self._good_until:
             return token
         return await self._join_refresh()
 
@@ -76,7 +94,7 @@ class TokenSource:
         refresh = self._refresh
         if refresh is None:
             refresh = self._refresh = _Refresh()
-            trio.lowlevel.spawn_system_task(self._run, refresh)
+            run_detached(self._nursery, partial(self._run, refresh), "asking for a CAS token")
         refresh.waiters += 1
         try:
             await refresh.done.wait()
@@ -91,13 +109,16 @@ class TokenSource:
 
     async def _run(self, refresh: _Refresh) -> None:
         """The refresh itself. Runs outside every deadline of its waiters; fetching bounds its own attempts."""
-        with refresh.scope:
-            try:
+        began = trio.current_time()  # a token ages while its answer is on the way
+        try:
+            with refresh.scope:
                 refresh.token = await self._fetch()
-            except Exception as error:  # handed to the waiters
-                refresh.error = error
-        if self._refresh is refresh:
-            self._refresh = None
-            if refresh.token is not None:
-                self._token = refresh.token
-        refresh.done.set()
+        except Exception as error:  # handed to the waiters
+            refresh.error = error
+        finally:
+            if self._refresh is refresh:
+                self._refresh = None
+                if refresh.token is not None:
+                    self._token = refresh.token
+                    self._good_until = began + usable_s(refresh.token)
+            refresh.done.set()

@@ -136,7 +136,10 @@ def find_proxy(endpoint: str, env: Mapping[str, str]) -> Secret | None:
     except ValueError:
         usable = False
     if not usable:
-        raise InvalidArgument("the proxy variable is not usable", hint="expected http://host:port, with user:password@ before the host if it wants them")
+        raise InvalidArgument(
+            "the proxy variable is not usable",
+            hint="expected http://host:port, user:password@ before the host if need be",
+        )
     return Secret(text)
 
 

@@ -64,12 +64,15 @@ class Answer:
 class HttpClient:
     """One per engine. Not for threads. Made by open_http_client."""
 
-    def __init__(self, settings: Settings, counters: Counters) -> None:
+    def __init__(self, settings: Settings, counters: Counters, nursery: trio.Nursery) -> None:
+        """nursery: for tasks that belong to no request; they are to be started by net/detached.py."""
+        self.nursery = nursery
         self.settings = settings
         self.counters = counters
         self.policy = OriginPolicy(settings.endpoint)
         self._hedger = Hedger(counters)
-        self._pools = OriginPools(settings, Connector(self._check_addresses), _make_ssl_context(settings.ca_file), counters)
+        connector = Connector(self._check_addresses)
+        self._pools = OriginPools(settings, connector, _make_ssl_context(settings.ca_file), counters, nursery)
         self._proxy_host = httpx.URL(settings.proxy.reveal()).host if settings.proxy is not None else None
 
     def _check_addresses(self, host: str, port: int, addresses: Sequence[str]) -> None:
@@ -261,9 +264,22 @@ def _usual_ssl_context() -> ssl.SSLContext:
 
 @asynccontextmanager
 async def open_http_client(settings: Settings, counters: Counters) -> AsyncIterator[HttpClient]:
-    """The client of an engine, closed with all its connections at the end."""
-    client = HttpClient(settings, counters)
+    """The client of an engine, closed with all its tasks and connections at the end.
+
+    An error of the block comes out as it is, not in a group.
+    """
+    failure: BaseException | None = None
     try:
-        yield client
+        async with trio.open_nursery() as nursery:
+            try:
+                client = HttpClient(settings, counters, nursery)
+                try:
+                    yield client
+                finally:
+                    await client.aclose()
+            except BaseException as exc:  # raised again below, outside of the nursery, which would wrap it into a group
+                failure = exc
+            nursery.cancel_scope.cancel()
     finally:
-        await client.aclose()
+        if failure is not None:
+            raise failure

@@ -2,16 +2,18 @@
 
 A request holds a place from before it is sent until its answer has been read. One whose server has gone silent still holds its
 connection, but loads nobody; thirty such, and everybody else would wait for what only they have met. So while requests wait for a
-place, those that are silent for much longer than that server usually is do not count, up to a larger limit. The count is made by
-a system task, as it belongs to no request; it ends when nobody waits.
+place, those that are silent for much longer than that server usually is do not count, up to a larger limit. A task of the client
+counts them, as that belongs to no request; it ends when nobody waits.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import trio
 
+from xetfs.net.detached import run_detached
 from xetfs.net.pace import Pace
 
 SILENT_S: Final = 1.0
@@ -36,9 +38,11 @@ class Place:
 class Places:
     """Those at one server. Event loop only."""
 
-    def __init__(self, count: int, pace: Pace) -> None:
+    def __init__(self, count: int, pace: Pace, nursery: trio.Nursery) -> None:
+        """nursery: for the task that counts."""
         self._count = count
         self._pace = pace
+        self._nursery = nursery
         self._limiter = trio.CapacityLimiter(count)
         self._taken: set[Place] = set()
         self._counting: trio.CancelScope | None = None
@@ -58,7 +62,7 @@ class Places:
         place = Place()
         if not self.spare and self._counting is None:
             self._counting = trio.CancelScope()
-            trio.lowlevel.spawn_system_task(self._lend, self._counting)
+            run_detached(self._nursery, partial(self._lend, self._counting), "counting silent requests")
         await self._limiter.acquire_on_behalf_of(place)  # not of the task: one task may hold two places
         place.heard_at = trio.current_time()
         self._taken.add(place)
@@ -74,12 +78,14 @@ class Places:
 
     async def _lend(self, scope: trio.CancelScope) -> None:
         """As long as requests wait, leave those that are silent out of the count."""
-        with scope:
-            while self._limiter.statistics().tasks_waiting:
-                self._limiter.total_tokens = self._count + min(self._silent(), LENT_FACTOR * self._count)
-                await trio.sleep(COUNT_PAUSE_S)
-        self._limiter.total_tokens = self._count
-        self._counting = None
+        try:
+            with scope:
+                while self._limiter.statistics().tasks_waiting:
+                    self._limiter.total_tokens = self._count + min(self._silent(), LENT_FACTOR * self._count)
+                    await trio.sleep(COUNT_PAUSE_S)
+        finally:
+            self._limiter.total_tokens = self._count
+            self._counting = None
 
     def _silent(self) -> int:
         since = trio.current_time() - max(SILENT_S, SILENT_FACTOR * (self._pace.usual_s(0) or 0.0))

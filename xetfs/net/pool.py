@@ -44,10 +44,11 @@ class OriginPool:
         wire: memoryview,
         proxy: httpx.Proxy | None,
         reach: Reach,
+        nursery: trio.Nursery,
     ) -> None:
         self.reach = reach
         self.pace = Pace(floor_s=settings.stall_timeout_min_s, ceiling_s=settings.stall_timeout_s)
-        self._places = Places(settings.connections_max, self.pace)
+        self._places = Places(settings.connections_max, self.pace, nursery)
         self.transport = Transport(connector, context, wire, proxy=proxy)
         self.heard_at = -math.inf
         """When bytes last came on any of its connections."""
@@ -101,8 +102,12 @@ class Turn:
 class OriginPools:
     """The pools of a client, by origin, made when first needed and dropped when idle and too many."""
 
-    def __init__(self, settings: Settings, connector: Connector, context: ssl.SSLContext, counters: Counters) -> None:
+    def __init__(
+        self, settings: Settings, connector: Connector, context: ssl.SSLContext, counters: Counters, nursery: trio.Nursery
+    ) -> None:
+        """nursery: for tasks that belong to no request."""
         self._counters = counters
+        self._nursery = nursery
         self._settings = settings
         self._connector = connector
         self._wire = memoryview(bytearray(WIRE_BYTES))
@@ -114,7 +119,8 @@ class OriginPools:
         pool = self._pools.pop(origin, None)
         if pool is None:
             proxy = self._proxy_of(origin)
-            pool = OriginPool(self._settings, self._connector, self._context, self._wire, proxy, self._reach_of(origin, proxy))
+            reach = self._reach_of(origin, proxy)
+            pool = OriginPool(self._settings, self._connector, self._context, self._wire, proxy, reach, self._nursery)
         self._pools[origin] = pool  # to the end: the first is the one unused for longest
         if len(self._pools) > ORIGINS_MAX:
             idle = next((old for old, its in self._pools.items() if its is not pool and not its.busy), None)
@@ -132,7 +138,8 @@ class OriginPools:
             (await self._connector.connect(host, port, timeout_s)).close()
 
         server = str(origin) if proxy is None else f"the proxy {host}:{port}"
-        return Reach(server, connect, patience_s=self._settings.outage_patience_s, counters=self._counters)
+        patience_s = self._settings.outage_patience_s
+        return Reach(server, connect, patience_s=patience_s, counters=self._counters, nursery=self._nursery)
 
     def _proxy_of(self, origin: Origin) -> httpx.Proxy | None:
         if self._settings.proxy is None or _is_exempt(origin.host, self._settings.no_proxy):

@@ -10,8 +10,8 @@ one who waits for a connection that is not answered.
 What counts is that no connection can be made: refused, no route, no name, no answer. What a server does with a connection, be it
 silence, nonsense or a certificate that is not its own, says that somebody is there.
 
-The probe runs in a system task, as it belongs to no request; it ends with the doubt, or with `close`. Between two awaits nothing
-else runs, so each check of `_state` and what follows from it happen together.
+The probe runs in a task of the client, as it belongs to no request; it ends with the doubt, or with `close`. Between two awaits
+nothing else runs, so each check of `_state` and what follows from it happen together.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, Literal
 
 import httpx
 import trio
 
 from xetfs.errors import Offline
+from xetfs.net.detached import run_detached
 from xetfs.telemetry import NET_OUTAGES, Counters
 
 log = logging.getLogger(__name__)
@@ -47,14 +49,21 @@ class Reach:
     """What is known of one server, or of the proxy on the way to it. Event loop only."""
 
     def __init__(
-        self, server: str, connect: Callable[[float], Awaitable[None]], *, patience_s: float, counters: Counters
+        self,
+        server: str,
+        connect: Callable[[float], Awaitable[None]],
+        *,
+        patience_s: float,
+        counters: Counters,
+        nursery: trio.Nursery,
     ) -> None:
         """server: its name, for messages. connect: makes a connection within so many seconds, and closes it; raises
-        httpx.ConnectError or httpx.ConnectTimeout."""
+        httpx.ConnectError or httpx.ConnectTimeout. nursery: for the task that probes."""
         self._server = server
         self._connect = connect
         self._patience_s = patience_s
         self._counters = counters
+        self._nursery = nursery
         self._state: Literal["reached", "doubted", "lost"] = "reached"
         self._heard_at = -math.inf
         self._reason = ""
@@ -85,7 +94,7 @@ class Reach:
             self._decided = trio.Event()
             self._scope = trio.CancelScope()
             self._probed_at = trio.current_time()
-            trio.lowlevel.spawn_system_task(self._watch, self._scope, silent)
+            run_detached(self._nursery, partial(self._watch, self._scope, silent), f"probing {self._server}")
 
     def note_answer(self) -> None:
         """The server has answered a request."""
@@ -111,11 +120,16 @@ class Reach:
 
     async def _watch(self, scope: trio.CancelScope, silent: bool) -> None:
         """Probe until the server is reached, or this is cancelled."""
-        with scope:
-            if not await (self._probe_for_a_moment() if silent else self._probe_often()):
-                self._settle("lost")
-                await self._probe_now_and_then()
-            self._settle("reached")
+        try:
+            with scope:
+                if not await (self._probe_for_a_moment() if silent else self._probe_often()):
+                    self._settle("lost")
+                    await self._probe_now_and_then()
+                self._settle("reached")
+        finally:
+            if scope is self._scope and self._state != "reached":  # nobody probes any more, so nobody may wait for it
+                self._state = "reached"
+                self._decided.set()
 
     async def _probe_for_a_moment(self) -> bool:
         with trio.move_on_after(FRESH_S):

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 
 from xetfs.errors import InvalidArgument, ProtocolViolation
+from xetfs.protocol.dates import http_date_s
 from xetfs.protocol.hashes import FileId, MerkleHash
 from xetfs.protocol.json_values import as_int, as_list, as_object, as_text, load_json, shown
 from xetfs.protocol.names import CommitId, RepoId, parse_commit_id
@@ -87,11 +88,15 @@ class RepoInfo:
 
 @dataclass(frozen=True, slots=True)
 class XetToken:
-    """Access to the CAS for one repo and revision. cas_url has no trailing slash; expires_s is unix time."""
+    """Access to the CAS for one repo and revision. cas_url has no trailing slash; expires_s is unix time.
+
+    issued_s: the server's own time when it answered, likewise unix time, or None if the answer does not tell it.
+    """
 
     cas_url: str
     access_token: Secret
     expires_s: int
+    issued_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +306,18 @@ def parse_xet_token(body: bytes, headers: Mapping[str, str]) -> XetToken:
         raise ProtocolViolation(f"{what}: the CAS URL has a query: {parts.shown:.200}")
     if type(token) is not str or len(token) > HEADER_CHARACTERS_MAX or not _TOKEN.fullmatch(token):
         raise ProtocolViolation(f"{what}: not a token")  # it goes into a header, where a line break would begin another
-    return XetToken(parts.shown.rstrip("/"), Secret(token), expires_s)
+    return XetToken(parts.shown.rstrip("/"), Secret(token), expires_s, _server_time_s(headers))
+
+
+def _server_time_s(headers: Mapping[str, str]) -> int | None:
+    """Unix time at the server now, by its `Date` and, if a cache kept the answer, its `Age`; None if it does not tell.
+
+    Source: RFC 9110 §6.6.1, RFC 9111 §5.1.
+    """
+    date_s, age = http_date_s(headers.get("date", "")), headers.get("age", "0").strip()
+    if date_s is None:
+        return None
+    return date_s + (int(age) if _DIGITS.fullmatch(age) else 0)
 
 
 def parse_resolve_headers(headers: Mapping[str, str]) -> FileInfo:

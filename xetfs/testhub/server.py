@@ -15,6 +15,7 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from itertools import count
 from typing import Final
 
@@ -292,6 +293,7 @@ class _Connection:
         """The head, and for h11 the whole body: its bytes follow through delivery.py."""
         headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in response.headers]
         length = response.length
+        headers.append((b"Date", formatdate(usegmt=True).encode()))
         if response.status not in (204, 304) and not any(name.lower() == b"content-length" for name, _ in headers):
             headers.append((b"Content-Length", b"%d" % length))
         data = self._http.send(h11.Response(status_code=response.status, headers=headers))
