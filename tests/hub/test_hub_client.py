@@ -138,6 +138,10 @@ async def test_a_disabled_repo_is_refused() -> None:
         (403, "", "no", CANARY, AccessDenied, "read access"),
         (416, "", "", None, XetfsError, ""),
         (501, "", "", None, ProtocolViolation, ""),
+        (451, "", "Unavailable For Legal Reasons in your country", None, AccessDenied, "in your country"),
+        (400, "", "Your organization has disabled this endpoint", None, ProtocolViolation, "has disabled this endpoint"),
+        (403, "", "Private repository storage limit reached", CANARY, AccessDenied, "storage limit reached"),
+        (401, "", "User Access Token hf_secretsecret is expired", CANARY, AuthRequired, "User Access Token … is expired"),
         (418, "", "", None, ProtocolViolation, ""),
         (204, "", "", None, ProtocolViolation, ""),
         (503, "", "", None, Unavailable, ""),
@@ -171,6 +175,37 @@ async def test_refusals(
     assert CANARY not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"error":"Access from your IP is blocked"}', "Access from your IP is blocked"),
+        (b'{"message":"no such thing"}', "no such thing"),
+        (b'{"errors":[{"message":"one"},{"message":"two"}]}', "one"),
+        (b'{"error":{"message":"deep"}}', "deep"),
+        (b'{"error":"a\\nb\\u001b[31mc\\u202ed\\u0000"}', "a b [31mc d"),
+        (b'{"error":"see https://hub.example/x?token=abc#y for more"}', "see https://hub.example/x?… for more"),
+        (b'{"error":"Bearer abcdef is not hf_oauth_eyJa.b-c"}', "… is not …"),
+        (b'{"error":"' + b"x" * 5000 + b'"}', "x" * 199 + "…"),
+        (b'{"error":5}', ""),
+        (b'{"error":[]}', ""),
+        (b'["error"]', ""),
+        (b"[" * 60_000, ""),
+        (b'{"error":"' + b"x" * 100_000 + b'"}', ""),
+        (b"<html><title>451</title></html>", ""),
+        (b"\xff\xfe", ""),
+        (b"", ""),
+    ],
+)
+async def test_the_servers_own_words_are_shown_in_one_clean_line(body: bytes, words: str) -> None:
+    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        return answer(451, body)
+
+    _, error = await failing(handler, lambda hub: hub.repo_info(REPO, "main"))
+    assert isinstance(error, AccessDenied)
+    start = "acme/demo@main: not available for legal reasons (451)"
+    assert str(error) == (f"{start}: {words}" if words else start)
+
+
 # Readability
 
 
@@ -193,8 +228,9 @@ async def test_a_gated_repo_fails_early(token: str | None, expected: type[XetfsE
     assert [request.path for request in asked] == [f"/api/models/acme/demo/xet-read-token/{COMMIT}"]
 
 
-@pytest.mark.parametrize("granted", [True, False])
-async def test_a_hub_without_xet_is_asked_for_a_files_headers(granted: bool) -> None:
+@pytest.mark.parametrize("granted", ["redirect", "range", "whole", "empty", ""])
+async def test_a_hub_without_xet_is_asked_for_a_files_first_byte(granted: str) -> None:
+    """Not for its headers: mirrors and proxies may not answer HEAD requests."""
     listing = [{"type": "directory", "oid": "1" * 40, "size": 0, "path": "sub"}, _file("a b.txt")]
 
     async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes | None:
@@ -202,11 +238,18 @@ async def test_a_hub_without_xet_is_asked_for_a_files_headers(granted: bool) -> 
             return answer(404)
         if "/tree/" in asked.path:
             return answer(200, json.dumps(listing).encode())
-        if not granted:
-            await stream.send_all(answer(403, content_length="17", x_error_code="GatedRepo"))
-            return None
-        await stream.send_all(answer(302, content_length="17", location="http://10.0.0.1/not-to-be-asked"))
-        return None
+        if asked.method == "HEAD":
+            return answer(405)
+        match granted:
+            case "redirect":
+                return answer(302, b"see there", location="http://10.0.0.1/not-to-be-asked")
+            case "range":
+                return answer(206, b"x", content_range="bytes 0-0/17")
+            case "whole":
+                return answer(200, bytes(20 << 20))
+            case "empty":
+                return answer(416, content_range="bytes */0")
+        return answer(403, x_error_code="GatedRepo")
 
     use: Use = lambda hub: hub.check_readable(INFO)  # noqa: E731
     if granted:
@@ -214,7 +257,8 @@ async def test_a_hub_without_xet_is_asked_for_a_files_headers(granted: bool) -> 
     else:
         asked, error = await failing(handler, use, token=CANARY)
         assert isinstance(error, AccessDenied)
-    assert (asked[-1].method, asked[-1].target) == ("HEAD", f"/acme/demo/resolve/{COMMIT}/a%20b.txt")
+    assert (asked[-1].method, asked[-1].target) == ("GET", f"/acme/demo/resolve/{COMMIT}/a%20b.txt")
+    assert asked[-1].headers["range"] == "bytes=0-0"
 
 
 # Listings

@@ -20,9 +20,11 @@ from xetfs.errors import (
     EntryNotFound,
     IsADirectory,
     NotADirectory,
+    NotFound,
     Offline,
     RepoNotFound,
     RevisionNotFound,
+    XetfsError,
 )
 from xetfs.hub.client import HubClient
 from xetfs.protocol.names import RepoRef
@@ -477,3 +479,88 @@ async def test_an_endpoint_with_a_path_and_a_mirror_that_hands_on_links(
         view = await opened.open_repo(RepoRef.parse("gpt2"))
         nodes = await walk(view, view.root)
         assert {path: await read(view, node) for path, node in nodes.items()} == files
+
+
+def hide(hub: TestHub, name: str) -> None:
+    hub.storage.update_repo(hub.storage.require_repo("model", name), private=True)
+
+
+@pytest.mark.parametrize("how", ["deleted", "made private", "squashed away"])
+async def test_what_the_commit_lists_never_becomes_a_missing_entry(hub: TestHub, engine: OpenEngine, how: str) -> None:
+    """A mirror job would take that for a deletion, and delete its copy."""
+    make_repo(hub)
+    repo = hub.storage.require_repo("model", "acme/demo")
+    async with engine() as opened:
+        view = await opened.open_repo(RepoRef.parse("acme/demo"))
+        folder = await view.lookup(view.root, "data")
+        if how == "deleted":
+            hub.storage.delete_repo(repo)
+        elif how == "made private":
+            hide(hub, "acme/demo")
+        else:
+            with hub.storage.transaction() as database:
+                database.execute("DELETE FROM commits WHERE repo = ?", (repo.id,))
+        for ask in (view.children(folder), view.lookup(folder, "deep")):
+            with pytest.raises(XetfsError, match="is listed") as caught:
+                await ask
+            assert not isinstance(caught.value, NotFound)
+        with pytest.raises(EntryNotFound):
+            await view.lookup(view.root, "absent")
+
+
+async def test_rights_are_judged_at_each_mount(hub: TestHub, engine: OpenEngine) -> None:
+    hub.accounts.add_token("hf_owner", "acme", "write")
+    make_repo(hub)
+    async with engine() as opened:
+        commit = (await opened.open_repo(RepoRef.parse("acme/demo"))).commit
+    by_commit = RepoRef.parse(f"acme/demo@{commit}")
+    async with engine(offline=True) as opened:
+        assert (await opened.open_repo(by_commit)).commit == commit
+    hide(hub, "acme/demo")
+    async with engine(offline=True) as opened:
+        assert (await opened.open_repo(by_commit)).commit == commit, "nobody here can know"
+    async with engine() as opened:
+        with pytest.raises(RepoNotFound):
+            await opened.open_repo(by_commit)
+    for ref in (by_commit, RepoRef.parse("acme/demo")):
+        async with engine(offline=True) as opened:
+            with pytest.raises(Offline):
+                await opened.open_repo(ref)
+    async with engine(token=Secret("hf_owner")) as opened:
+        await opened.open_repo(by_commit)
+    async with engine(token=Secret("hf_owner"), offline=True) as opened:
+        await opened.open_repo(by_commit)
+    async with engine(offline=True) as opened:
+        with pytest.raises(Offline):
+            await opened.open_repo(by_commit)
+    hub.storage.update_repo(hub.storage.require_repo("model", "acme/demo"), private=False)
+    for offline in (False, True):
+        async with engine(offline=offline) as opened:
+            assert (await opened.open_repo(by_commit)).commit == commit
+
+
+async def test_a_wrong_token_takes_nothing_from_others(hub: TestHub, engine: OpenEngine) -> None:
+    hub.accounts.add_user("acme")
+    make_repo(hub)
+    async with engine() as opened:
+        await opened.open_repo(RepoRef.parse("acme/demo"))
+    async with engine(token=Secret("hf_wrong")) as opened:
+        with pytest.raises(AuthRequired):
+            await opened.open_repo(RepoRef.parse("acme/demo"))
+    async with engine(offline=True) as opened:
+        await opened.open_repo(RepoRef.parse("acme/demo"))
+
+
+async def test_offline_a_repo_is_found_by_its_old_and_its_new_name(hub: TestHub, engine: OpenEngine) -> None:
+    files = make_repo(hub)
+    async with engine() as opened:
+        view = await opened.open_repo(RepoRef.parse("acme/demo"))
+        for node in (await walk(view, view.root)).values():
+            await read(view, node)
+    hub.storage.move_repo(hub.storage.require_repo("model", "acme/demo"), "acme/renamed")
+    async with engine() as opened:
+        await opened.open_repo(RepoRef.parse("acme/demo"))
+    for name in ("acme/demo", "acme/renamed", f"acme/renamed@{view.commit}"):
+        async with engine(offline=True) as opened:
+            view = await opened.open_repo(RepoRef.parse(name))
+            assert {path: await read(view, node) for path, node in (await walk(view, view.root)).items()} == files

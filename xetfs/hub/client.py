@@ -74,7 +74,7 @@ class HubClient:
         """Raise now what the first read would: a gated repo may be listed by everybody, and read only by some.
 
         One request, and none for a repo that is open to all. A CAS token is asked for, because it is granted by the same rule as
-        the content. A Hub without Xet answers 404 to that: then the headers of one of the repo's files are asked for.
+        the content. A Hub without Xet answers 404 to that: then the first byte of one of the repo's files is asked for.
         Raises AuthRequired, AccessDenied, RepoNotFound.
         """
         if not info.gated and not info.private:
@@ -90,16 +90,29 @@ class HubClient:
             async for page in pages:
                 for entry in page.entries:
                     if entry.kind == "file":
-                        url = self._content_url(info.repo, info.commit, entry.path)
-                        await self._head(url, info.repo, f"{entry.path!r:.200} of {info.repo}")
+                        await self._check_file(info.repo, info.commit, entry.path)
                         return
 
-    async def _head(self, url: str, repo: RepoId, what: str) -> None:
-        """Ask for the headers of a file. Reaching its storage is not needed: the Hub has agreed when it redirects there."""
-        self._http.counters.add(HUB_REQUESTS)
-        answer = await self._http.request(url, what, method="HEAD", credentials=self._credentials, follow=False)
-        if answer.status >= 400:
-            raise self._refusal(answer, repo, what)
+    async def _check_file(self, repo: RepoId, commit: CommitId, path: str) -> None:
+        """Ask for the first byte of a file. Reaching its storage is not needed: the Hub has agreed when it redirects there.
+
+        Not a HEAD request, which mirrors and proxies may not answer.
+        """
+        url = self._content_url(repo, commit, path)
+        what = f"{path!r:.200} of {repo}"
+        first_byte = {"range": "bytes=0-0"}
+
+        async def attempt(number: int) -> None:
+            self._http.counters.add(HUB_REQUESTS)
+            async with self._http.stream(
+                url, what, headers=first_byte, credentials=self._credentials, follow=False, attempt=number
+            ) as download:
+                if is_retried_status(download.status):
+                    raise error_of_status(download.status, download.headers, what)
+                if download.status >= 400 and download.status != 416:  # which says that the file is empty
+                    raise self._refusal(download, repo, what)
+
+        await self._http.retrying(attempt)
 
     async def tree_pages(self, repo: RepoId, commit: CommitId, path: str) -> AsyncGenerator[TreePage, None]:
         """The entries of one directory ("" is the root), a page at a time, in the Hub's order; not of those below.

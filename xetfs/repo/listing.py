@@ -36,7 +36,7 @@ class Lister:
         self._shelf = shelf
         self._repo = repo
         self._commit = commit
-        self._key = f"{endpoint} {repo}@{commit}"
+        self._key = f"{endpoint} {commit}"  # by whatever name the repo goes
 
     async def list(self, path: str) -> tuple[TreeEntry, ...]:
         """The entries of the directory at `path` ("" for the root of the repo) that can be served, sorted by name.

@@ -12,7 +12,7 @@ from functools import partial
 
 import trio
 
-from xetfs.errors import EntryNotFound, IsADirectory, NotADirectory
+from xetfs.errors import EntryNotFound, IsADirectory, NotADirectory, NotFound, ProtocolViolation
 from xetfs.protocol.formats.shards import is_shard_index
 from xetfs.protocol.names import CommitId, RepoId, RepoRef
 from xetfs.protocol.tree import RepoInfo, TreeEntry
@@ -125,7 +125,13 @@ class RepoView:
     async def _load_children(self, directory: Node) -> None:
         try:
             folder = directory.path if directory is not self.root else self.ref.subfolder
-            entries = await self._lister.list(folder)
+            try:
+                entries = await self._lister.list(folder)
+            except NotFound as exc:
+                if directory is self.root:
+                    raise
+                # Its parent lists it: a program that mirrors the mount must not be told that it was deleted.
+                raise ProtocolViolation(f"a directory is listed, and its content is not there: {exc}") from exc
             children: dict[str, Node] = {}
             for entry in entries:
                 name = entry.path.rpartition("/")[2]
