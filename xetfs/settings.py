@@ -61,6 +61,10 @@ class Settings:
     store_handles_max: int = 256
     """Block files kept open; well below the usual soft limit of 1024 descriptors."""
 
+    store_patience_s: float = 5.0
+    """Longest wait for the disk of the store, in one call, before it counts as hanging and is left alone: longer than a disk
+    takes that is only busy, and short enough that a read has time left for the network before its deadline."""
+
     # Memory
     memory_bytes_max: int = 112 * MIB
     """Bytes on the wire and decoded, held by all readers together. With the interpreter and its libraries the

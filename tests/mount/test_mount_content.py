@@ -17,6 +17,8 @@ import pytest
 from mount_hub import Everything, HubProcess
 from mount_user import MountRepo
 
+from xetfs.store.directory import shared_file_system
+
 COMPARE_S = 300
 READERS = 8
 READS_EACH = 150
@@ -229,3 +231,10 @@ def test_everything_that_writes_is_refused(everything: Everything, hub: HubProce
         found[name] = errno.errorcode[caught.value.errno]  # type: ignore[index]
     assert found == dict.fromkeys(WRITES, "EROFS")
     diff(everything.folder / "names", path / "names")
+
+
+def test_a_file_system_that_others_may_share_is_known_as_one(hub: HubProcess, mount_repo: MountRepo) -> None:
+    """A mount of ours stands for all that is not of this kernel: NFS, SMB and the like cannot be had everywhere."""
+    mounted = mount_repo(hub.endpoint)
+    assert shared_file_system(mounted.path) == "fuse"
+    assert shared_file_system(mounted.path.parent) != "fuse"

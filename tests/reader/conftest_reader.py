@@ -219,7 +219,7 @@ async def open_bench(cas: FakeCas, store: MemoryStore | None = None, **settings:
     counters = Counters()
     store = store or MemoryStore(counters)
     async with trio.open_nursery() as nursery:
-        shelf = Shelf(store, chosen.memory_bytes_max)
+        shelf = Shelf(store, chosen.memory_bytes_max, patience_s=chosen.store_patience_s)
         nursery.start_soon(shelf.run_writer)
         yield Bench(
             cas,

@@ -7,12 +7,15 @@ from collections.abc import Callable
 
 import pytest
 import trio
+import trio.testing
 from conftest_reader import Bench, FakeCas, FakeFile, open_bench
 
 from xetfs.errors import AccessDenied, CorruptData, ProtocolViolation, Unavailable
 from xetfs.protocol.hashes import XorbHash
 from xetfs.protocol.ranges import ByteRange, ChunkRange
-from xetfs.reader.filemap import Level
+from xetfs.reader.budget import Urgency
+from xetfs.reader.filemap import FileMap, Level, Run
+from xetfs.reader.xet_source import XetSource
 from xetfs.settings import KIB, MIB
 from xetfs.store.memory import MemoryStore
 from xetfs.telemetry import Counters
@@ -377,3 +380,34 @@ async def test_what_is_learnt_anew_is_not_forgotten_by_who_asked_before(
             assert learnt is not None
             go_on.set()
         assert reader.map.at(0) is learnt
+
+
+async def test_readahead_that_moves_and_never_comes_by_is_not_waited_for_without_end(
+    cas: FakeCas, make_file: MakeFile, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Without a caller's deadline: every front but the mount reads so."""
+    file = make_file(200)
+    load = XetSource.load
+
+    async def creep(
+        self: XetSource, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: Callable[[ByteRange], None]
+    ) -> list[Run]:
+        if urgency.demand:
+            return await load(self, span, known, urgency, on_covered)
+        await trio.sleep(1)
+        on_covered(ByteRange(span.start, span.start + 1))
+        return []
+
+    async def read_at(start: int) -> None:
+        assert bytes(await reader.read(ByteRange(start, start + 128 * KIB))) == file.content[start : start + 128 * KIB]
+
+    async with open_bench(cas, window_bytes_max=256 * KIB) as bench:
+        reader = bench.reader(file)
+        reader.open()
+        for at in range(0, 4 * MIB, 128 * KIB):
+            await read_at(at)
+        monkeypatch.setattr(XetSource, "load", creep)
+        begin = trio.current_time()
+        await read_at(6 * MIB)
+        assert 0 < trio.current_time() - begin <= 2 * bench.settings.stall_timeout_s
+        reader.close()

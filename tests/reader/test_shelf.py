@@ -39,7 +39,7 @@ async def written(shelf: Shelf) -> None:
 
 
 async def test_what_is_dropped_before_it_is_written_is_not_written(block: XorbBlock) -> None:
-    shelf = Shelf(MemoryStore(Counters()), MIB)
+    shelf = Shelf(MemoryStore(Counters()), MIB, patience_s=30)
     await shelf.drop(await shelved(shelf, block))
     await written(shelf)
     assert await shelf.find(block.xorb, 0) is None
@@ -57,7 +57,7 @@ class SlowStore(MemoryStore):
 
 async def test_what_is_dropped_while_it_is_written_does_not_stay(block: XorbBlock) -> None:
     store = SlowStore(Counters())
-    shelf = Shelf(store, MIB)
+    shelf = Shelf(store, MIB, patience_s=30)
     bad = await shelved(shelf, block)
 
     def meanwhile() -> None:
@@ -71,7 +71,7 @@ async def test_what_is_dropped_while_it_is_written_does_not_stay(block: XorbBloc
 
 
 async def test_what_is_not_dropped_is_written(block: XorbBlock) -> None:
-    shelf = Shelf(MemoryStore(Counters()), MIB)
+    shelf = Shelf(MemoryStore(Counters()), MIB, patience_s=30)
     shelf.add(block)
     await written(shelf)
     shelf.release_idle()

@@ -177,7 +177,7 @@ async def test_a_bug_on_the_way_to_that_token_costs_nothing_but_a_line_in_the_lo
 
 
 async def test_the_hub_unreachable_means_the_last_known_commit(
-    hub: TestHub, engine: OpenEngine, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+    hub: TestHub, engine: OpenEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_repo(hub)
     async with engine() as opened:

@@ -87,6 +87,7 @@ class FileReader:
         self._chains = Chains(
             source.key[:16], self._windows, self._known, shelf=shelf, nursery=nursery, wanted=lambda: self.in_use
         )
+        self._chain_patience_s = settings.stall_timeout_s
         self._users = 0
         nothing = ByteRange(0, 0)
         self._observed = (nothing, Want(nothing, 0, 0, 0, 0))
@@ -250,10 +251,11 @@ class FileReader:
     async def _piece(self, span: ByteRange, want: Want, joined: ExitStack) -> Buffer:
         """The same as `_piece_nowait`, whatever must be done for it."""
         bad = evicted = 0
+        chain_until = trio.current_time() + self._chain_patience_s
         while bad + evicted < PIECE_ATTEMPTS_MAX:
             run = self._known.run_at(span.start)
             if run is None:
-                if await self._wait_for(span, joined) and self._known.run_at(span.start) is None:
+                if await self._wait_for(span, joined, chain_until) and self._known.run_at(span.start) is None:
                     bad += 1  # a window that does not bring what it was started for
                 continue
             block = await self._shelf.find(run.xorb, run.chunks.start + run.position(span.start))
@@ -267,7 +269,11 @@ class FileReader:
                 if part is None:
                     raise CorruptData(f"a block of xorb {run.xorb.hex()[:12]} does not hold what this file has there")
                 data = block.read_nowait(*part)
-                return await self._shelf.read(block, *part) if data is None else data
+                if data is None:
+                    data = await self._shelf.read(block, *part)
+                if data is not None:
+                    return data
+                evicted += 1  # the disk does not answer: it is fetched again
             except CorruptData as exc:
                 log.warning("dropped a bad block, fetching again file=%s: %s", self.source.key[:16], exc)
                 await self._shelf.drop(block)
@@ -285,12 +291,16 @@ class FileReader:
             if gap.start < span.end and self._chains.at(gap.start) is None:
                 join(self._windows.demand(gap), joined)
 
-    async def _wait_for(self, span: ByteRange, joined: ExitStack) -> bool:
+    async def _wait_for(self, span: ByteRange, joined: ExitStack, chain_until: float) -> bool:
         """Wait for what brings the byte at span.start, which is not in the map: a window, started if there is none, or a chain
-        that will come by. Whether it was a window, so that the byte should be there now."""
+        that will come by. Whether it was a window, so that the byte should be there now.
+
+        chain_until: when to stop waiting for chains. One that keeps moving and never comes by would be waited for without end.
+        """
         chain = self._chains.at(span.start)
-        if chain is not None and self._windows.at(span.start) is None:
-            await chain.moved.wait()
+        if chain is not None and self._windows.at(span.start) is None and trio.current_time() < chain_until:
+            with trio.move_on_at(chain_until):
+                await chain.moved.wait()
             return False
         await join(self._windows.demand(span), joined).wait()
         return True

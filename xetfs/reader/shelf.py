@@ -3,8 +3,9 @@
 A block that was decoded stands on the shelf at once, so that readers need not wait for the disk. A single writer task hands it
 to the store; from then on it may be dropped from memory, the least recently used first, as soon as the budget wants its bytes.
 A block that is not written yet is not dropped: its bytes would have to be fetched again. A store that fails does not hold up
-the
-way: it takes the block, counts a failure, and the block may be dropped like any other.
+the way: it takes the block, counts a failure, and the block may be dropped like any other. A store whose disk hangs is left
+alone (disk.py): blocks that wait to be written are given up, so that the memory goes to readers, and everything that is not in
+memory is a miss.
 
 All methods are for the event loop's thread; those that say so hop to a worker thread.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -24,14 +25,17 @@ from xetfs.protocol.hashes import XorbHash
 from xetfs.protocol.ranges import ChunkRange
 from xetfs.protocol.xorb import XorbBlock
 from xetfs.reader.budget import Budget
+from xetfs.reader.disk import DiskCalls
 from xetfs.settings import MIB
-from xetfs.store.api import Block, ChunkStore
+from xetfs.store.api import DISK_HANGS, Block, ChunkStore, StoreStatistics
 from xetfs.store.memory import MemoryBlock
 
 log = logging.getLogger(__name__)
 
 WRITE_BATCH = 8
 """Blocks that one hop to the writer thread stores: a hop costs 0.1 ms, a small block's write not much more."""
+WRITE_BATCH_BYTES = 16 * MIB
+"""Bytes that one hop stores, or one block that is larger. If the disk hangs, so much stays in memory that no budget counts."""
 READ_BYTES_MAX = 32 * MIB
 """Blocks that were read and are written, kept in memory: the store and the kernel's cache have them too."""
 LOADED_BYTES_MAX = 64 * MIB
@@ -57,8 +61,10 @@ class _Shelved:
 
 
 class Shelf:
-    def __init__(self, store: ChunkStore, memory_bytes_max: int) -> None:
+    def __init__(self, store: ChunkStore, memory_bytes_max: int, *, patience_s: float) -> None:
+        """patience_s: longest wait for the store's disk."""
         self.store = store
+        self.disk = DiskCalls(patience_s, on_change=self._disk_changed)
         self.budget = Budget(memory_bytes_max, reclaim=self._reclaim)
         self._by_xorb: dict[XorbHash, list[_Shelved]] = {}
         self._unread: OrderedDict[_Shelved, None] = OrderedDict()
@@ -115,7 +121,7 @@ class Shelf:
             self._loading[block] = trio.Event()
             nursery.start_soon(self._load, block)
         else:
-            await trio.to_thread.run_sync(block.read_ahead, start, end, limiter=self._threads)
+            await self.disk.run(block.read_ahead, None, self._threads, start, end)
         return block
 
     def _has_room_to_load(self, size: int) -> bool:
@@ -128,9 +134,10 @@ class Shelf:
         self.budget.add(size)
         self._loaded_bytes += size
         try:
-            loaded = await trio.to_thread.run_sync(block.load, limiter=self._loader_threads)
-            self._put_up(loaded, written=True).loaded = True
-            self._loaded_bytes += size
+            loaded = await self.disk.run(block.load, None, self._loader_threads)
+            if loaded is not None:
+                self._put_up(loaded, written=True).loaded = True
+                self._loaded_bytes += size
         except CorruptData as exc:
             log.debug("a block was not loaded: %s", exc)
         finally:
@@ -153,11 +160,12 @@ class Shelf:
         return None
 
     async def _find_in_store(self, xorb: XorbHash, chunk: int) -> Block | None:
-        return await trio.to_thread.run_sync(self.store.find, xorb, chunk, limiter=self._threads)
+        return await self.disk.run(self.store.find, None, self._threads, xorb, chunk)
 
     async def held(self, wanted: dict[XorbHash, list[ChunkRange]]) -> dict[XorbHash, list[ChunkRange]]:
         """Which of the wanted chunk ranges are held, in memory or in the store. One hop to a thread for all of them."""
-        held = await trio.to_thread.run_sync(self._held_in_store, wanted, limiter=self._threads)
+        nothing: dict[XorbHash, list[ChunkRange]] = {xorb: [] for xorb in wanted}
+        held = await self.disk.run(self._held_in_store, nothing, self._threads, wanted)
         for xorb, found in held.items():
             found.extend(entry.block.chunks for entry in self._by_xorb.get(xorb, ()))
             found.sort()
@@ -166,9 +174,9 @@ class Shelf:
     def _held_in_store(self, wanted: dict[XorbHash, list[ChunkRange]]) -> dict[XorbHash, list[ChunkRange]]:
         return {xorb: list(self.store.held(xorb)) for xorb in wanted}
 
-    async def read(self, block: Block, start: int, end: int) -> bytes | memoryview:
-        """Bytes of a block that the disk must be waited for. Raises CorruptData."""
-        return await trio.to_thread.run_sync(block.read, start, end, limiter=self._threads)
+    async def read(self, block: Block, start: int, end: int) -> bytes | memoryview | None:
+        """Bytes of a block that the disk must be waited for, or None if the disk does not answer. Raises CorruptData."""
+        return await self.disk.run(block.read, None, self._threads, start, end)
 
     async def drop(self, block: Block) -> None:
         """Forget a block that is not what it should be, in memory and in the store."""
@@ -176,7 +184,7 @@ class Shelf:
         for entry in [entry for entry in entries if entry.block is block]:
             entry.dropped = True
             self._take_down(entry)
-        await trio.to_thread.run_sync(self.store.drop, block, limiter=self._threads)
+        await self.disk.run(self.store.drop, None, self._threads, block)
 
     async def records(self, kind: str, keys: Sequence[str]) -> list[bytes | None]:
         """Records of the store, None for each that it does not have. One hop to a thread."""
@@ -184,11 +192,16 @@ class Shelf:
         def get() -> list[bytes | None]:
             return [self.store.get_record(kind, key) for key in keys]
 
-        return await trio.to_thread.run_sync(get, limiter=self._threads)
+        return await self.disk.run(get, [None] * len(keys), self._threads)
 
     async def put_record(self, kind: str, key: str, value: bytes) -> None:
         """Keep a record. One hop to a thread."""
-        await trio.to_thread.run_sync(self.store.put_record, kind, key, value, limiter=self._threads)
+        await self.disk.run(self.store.put_record, None, self._threads, kind, key, value)
+
+    async def statistics(self) -> StoreStatistics:
+        """How the store stands. One hop to a thread; while the disk hangs, that and no more."""
+        silent = StoreStatistics("failing", 0, 0, 0, 0, DISK_HANGS)
+        return await self.disk.run(self.store.statistics, silent, self._threads)
 
     async def drop_chunks(self, xorb: XorbHash, chunks: ChunkRange) -> None:
         """Drop all blocks that hold any of these chunks."""
@@ -203,8 +216,11 @@ class Shelf:
     # Taking blocks in
 
     def add(self, block: XorbBlock) -> None:
-        """Put a decoded block on the shelf, and on its way into the store."""
-        self._unwritten.append(self._put_up(block, written=False))
+        """Put a decoded block on the shelf, and on its way into the store, unless its disk hangs."""
+        entry = self._put_up(block, written=self.disk.hangs)
+        if entry.written:
+            return
+        self._unwritten.append(entry)
         self._idle = trio.Event() if self._idle.is_set() else self._idle
         self._work.set()
 
@@ -286,14 +302,36 @@ class Shelf:
             await self._work.wait()
             self._work = trio.Event()
             while self._unwritten:
-                batch = [self._unwritten[i] for i in range(min(WRITE_BATCH, len(self._unwritten)))]
-                await trio.to_thread.run_sync(self._write, batch, limiter=self._writer_thread)
-                for entry in batch:
-                    self._unwritten.popleft()
-                    entry.written = True
-                self._trim(READ_BYTES_MAX)
-                self.budget.wake()
+                batch = self._next_batch()
+                await self.disk.run(self._write, None, self._writer_thread, batch)
+                self._forget_unwritten(batch)
             self._idle.set()
+
+    def _next_batch(self) -> list[_Shelved]:
+        batch: list[_Shelved] = []
+        amount = 0
+        while (
+            self._unwritten and len(batch) < WRITE_BATCH and (not batch or amount + self._unwritten[0].bytes <= WRITE_BATCH_BYTES)
+        ):
+            batch.append(self._unwritten.popleft())
+            amount += batch[-1].bytes
+        return batch
+
+    def _forget_unwritten(self, entries: Iterable[_Shelved]) -> None:
+        """From now on these may be dropped from memory: they are written, or given up."""
+        for entry in entries:
+            entry.written = True
+        self._trim(READ_BYTES_MAX)
+        self.budget.wake()
+
+    def _disk_changed(self, hangs: bool) -> None:
+        self.store.disk_hangs(hangs)
+        if hangs:
+            given_up = len(self._unwritten)
+            self._forget_unwritten(self._unwritten)
+            self._unwritten.clear()
+            if given_up:
+                log.warning("blocks that were to be written are not kept on disk blocks=%d", given_up)
 
     def _write(self, batch: Sequence[_Shelved]) -> None:
         for entry in batch:
@@ -307,8 +345,8 @@ class Shelf:
                 log.exception("a block could not be given to the store block=%r", entry.source)
 
     async def wait_written(self) -> None:
-        """Wait until the store has been given all blocks."""
-        while self._unwritten:
+        """Wait until the store has been given all blocks, or they were given up."""
+        while not self._idle.is_set():
             await self._idle.wait()
 
     async def drain(self) -> None:

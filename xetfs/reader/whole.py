@@ -192,8 +192,14 @@ class WholeChecker:
                 if b"".join(block.hashes[first : first + count]) != run.hashes_of(position, position + count):
                     return False
                 start, end = block.offsets[first], block.offsets[first + count]
+
+                def add(block: Block = block, start: int = start, end: int = end) -> bool:
+                    digest.add_block(block, start, end)
+                    return True
+
                 try:
-                    await trio.to_thread.run_sync(digest.add_block, block, start, end, limiter=self._thread)
+                    if not await self._shelf.disk.run(add, False, self._thread):
+                        return False
                 except CorruptData as exc:
                     log.warning("dropped a bad block, found by the check of a whole file: %s", exc)
                     await self._shelf.drop(block)

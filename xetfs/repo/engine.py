@@ -20,6 +20,7 @@ import trio
 from xetfs import telemetry
 from xetfs.cas.client import CasClient
 from xetfs.cas.facts import ServerFacts
+from xetfs.errors import StoreFailed
 from xetfs.hub.client import HubClient
 from xetfs.net.client import HttpClient, open_http_client
 from xetfs.protocol import formats
@@ -39,7 +40,7 @@ from xetfs.repo.readings import open_first
 from xetfs.repo.revisions import Revisions
 from xetfs.repo.view import RepoView
 from xetfs.settings import Settings
-from xetfs.store.api import StoreStatistics
+from xetfs.store.api import ChunkStore, StoreStatistics
 from xetfs.store.disk import DiskStore
 from xetfs.telemetry import Counters
 
@@ -52,6 +53,11 @@ HOUSEKEEPING_INTERVAL_S: Final = 1.0
 FLUSH_TIMEOUT_S: Final = 10.0
 """Longest that closing waits for what was learnt about files to be written: others may be writing to the same cache, and what is
 not written is learnt again one day."""
+STORE_OPEN_S: Final = 20.0
+"""Longest wait for the store to open: milliseconds on a disk that answers, some seconds on one that is busy."""
+STORE_CLOSE_S: Final = 15.0
+"""Longest wait for the store to close. What it is doing then is finished first, which takes longer than this only on a disk that
+hangs."""
 IDLE_TURNS: Final = 10
 """Turns of housekeeping without a read after which what is in memory, and on disk too, is dropped."""
 
@@ -182,7 +188,7 @@ class Engine:
         budget = self.shelf.budget
         return EngineStatistics(
             self.counters.snapshot(),
-            await trio.to_thread.run_sync(self.shelf.store.statistics),
+            await self.shelf.statistics(),
             MemoryStatistics(budget.held, budget.held_most, budget.limit),
             dict(Counter(levels.values())),
         )
@@ -224,10 +230,10 @@ def _level_of_known(reader: FileReader) -> Level | None:
 async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     """An engine, ready to open repos. Raises StoreFailed when the cache directory cannot be used."""
     counters = Counters()
-    store = await trio.to_thread.run_sync(DiskStore, settings, counters)
+    store = await _open_store(settings, counters)
     try:
         async with open_http_client(settings, counters) as http, trio.open_nursery() as nursery:
-            shelf = Shelf(store, settings.memory_bytes_max)
+            shelf = Shelf(store, settings.memory_bytes_max, patience_s=settings.store_patience_s)
             engine = Engine(settings, http=http, shelf=shelf, nursery=nursery, counters=counters)
             nursery.start_soon(shelf.run_writer)
             nursery.start_soon(engine.run_housekeeping)
@@ -242,4 +248,14 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
                     await shelf.drain()
                 nursery.cancel_scope.cancel()
     finally:
-        store.close()
+        with trio.CancelScope(shield=True), trio.move_on_after(STORE_CLOSE_S):
+            await trio.to_thread.run_sync(store.close, abandon_on_cancel=True)
+
+
+async def _open_store(settings: Settings, counters: Counters) -> ChunkStore:
+    """Open the store. Raises StoreFailed if its directory is not acceptable, or its disk does not answer."""
+    with trio.move_on_after(STORE_OPEN_S):
+        return await trio.to_thread.run_sync(DiskStore, settings, counters, abandon_on_cancel=True)
+    raise StoreFailed(
+        f"the disk of the cache directory {settings.cache_dir} does not answer", hint="name another with --cache-dir"
+    )

@@ -229,7 +229,7 @@ class Preload:
 
     async def _room_bytes(self) -> int:
         """How much the cache may be filled with: nothing while the disk fails. One hop to a thread."""
-        store = await trio.to_thread.run_sync(self._engine.shelf.store.statistics)
+        store = await self._engine.shelf.statistics()
         return 0 if store.state == "failing" else int(CACHE_SHARE * store.bytes_max)
 
 

@@ -23,6 +23,8 @@ from xetfs.settings import MIB
 StoreState = Literal["ok", "failing", "probing"]
 """ok: in use. failing: left alone, everything is a miss. probing: one write is under way to see whether it works again."""
 
+DISK_HANGS: Final = "the disk does not answer"
+"""The failure of a store whose disk hangs."""
 RECORD_BYTES_MAX: Final = 64 * MIB
 """Longest record; a listing of 100,000 files takes about 20 MB. A longer one is not kept."""
 
@@ -109,6 +111,10 @@ class ChunkStore(Protocol):
         """
 
     def statistics(self) -> StoreStatistics: ...
+
+    def disk_hangs(self, hangs: bool) -> None:
+        """Take note that a call has not returned for too long, or that all such calls have returned. Never waits. While it hangs
+        nothing else of the store is called but the `…_nowait` methods."""
 
     def close(self) -> None:
         """Give back what is held open. Blocks that were handed out stay readable until they are dropped by their users."""

@@ -6,6 +6,7 @@ both. So the directory must belong to the user that runs xetfs, nobody else may 
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import stat
@@ -21,6 +22,43 @@ _LOCK_NAME: Final = "lock"
 _LOCK_TIMEOUT_S: Final = 2.0
 """Opening an index takes milliseconds; whoever holds the lock for longer has been stopped."""
 _LOCK_POLL_S: Final = 0.01
+
+
+_SHARED_FILE_SYSTEMS: Final = {
+    0x6969: "nfs",
+    0x517B: "smb",
+    0xFE534D42: "smb2",
+    0xFF534D42: "cifs",
+    0x01021997: "9p",
+    0x65735546: "fuse",
+    0x0BD00BD0: "lustre",
+    0x00C36400: "ceph",
+    0x5346414F: "afs",
+    0x6B414653: "kafs",
+    0x73757245: "coda",
+    0x564C: "ncp",
+    0x7461636F: "ocfs2",
+    0x01161970: "gfs2",
+    0x47504653: "gpfs",
+    0x19830326: "beegfs",
+    0xAAD7AAEA: "panfs",
+    0x786F4256: "vboxsf",
+    0xBACBACBC: "vmhgfs",
+    0x6A656A63: "virtiofs",
+}
+"""f_type of file systems that another machine, or the host of a virtual one, may change as well (statfs(2), linux/magic.h, and
+the clients of those that are not in the kernel). SQLite's shared memory is of one kernel, so that its WAL mode must not be used
+there (sqlite.org/wal.html); and a mapping of a file that another machine truncates kills the process."""
+
+
+def shared_file_system(path: Path) -> str:
+    """Return the kind of file system at `path` if other machines may use it too, otherwise "". Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    answer = (ctypes.c_long * 64)()  # struct statfs is shorter; its first member is f_type, on every architecture
+    if libc.statfs(os.fsencode(path), ctypes.byref(answer)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(path))
+    return _SHARED_FILE_SYSTEMS.get(answer[0] & 0xFFFFFFFF, "")
 
 
 def prepare_directory(path: Path) -> None:

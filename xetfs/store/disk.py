@@ -245,6 +245,9 @@ class DiskStore:
             self._backing.failed(exc)
         return StoreStatistics(health.state, count, used, limit, len(self._open), health.failure)
 
+    def disk_hangs(self, hangs: bool) -> None:
+        self._backing.health.hangs(hangs)
+
     def close(self) -> None:
         self._backing.closing.set()
         self._keeper.join(CLOSE_TIMEOUT_S)

@@ -5,16 +5,19 @@
     └───────────────────────────────────────────── it succeeds ────────────────────────────────┘
 
 Reads are not held back: what can still be read is read. Each way is logged once, however many writes fail in between.
+
+A disk that hangs is failing for as long as it does, and probed as soon as it answers.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from typing import Final
 
-from xetfs.store.api import StoreState
+from xetfs.store.api import DISK_HANGS, StoreState
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +60,14 @@ class Health:
             self.failure = ""
         if was != "ok":
             log.info("the store works again")
+
+    def hangs(self, hangs: bool) -> None:
+        """A call has not returned for too long; or all such calls have returned."""
+        with self._lock:
+            if hangs:
+                self.state, self.failure, self._retry_at = "failing", DISK_HANGS, math.inf
+            else:
+                self._retry_at = self._clock()
 
     def undecided(self) -> None:
         """The write that was let through neither failed nor succeeded by the disk's doing: the next may try at once."""

@@ -2,8 +2,9 @@
 
 diskcache keeps the table, the sums of sizes and the order of use; here it gets one connection for writing and one for reading,
 each under its own lock, so that looking something up never waits for a write. (diskcache's own connection per thread would be
-opened anew for each of trio's passing threads.) SQLite in WAL mode does the same between processes. A lock that another process
-holds for longer than BUSY_TIMEOUT_S is an error, and an error is a miss.
+opened anew for each of trio's passing threads.) SQLite in WAL mode does the same between processes. On a file system that other
+machines share (directory.py) it is a rollback journal instead, which is slower and asks for no more than file locks. A lock that
+another process holds for longer than BUSY_TIMEOUT_S is an error, and an error is a miss.
 
 Keys: `b/<xorb hash>/<first chunk>-<end>` for blocks, numbers in five digits, so that the blocks of one xorb are one stretch of
 the unique index on (key, raw), and `r/<kind>/<BLAKE3 of the key>` for records. All lookups walk that index.
@@ -46,12 +47,15 @@ _SETTINGS: Final[dict[str, int | str]] = {
     "size_limit": 2**62,  # the limit moves with the free space of the disk, and differs between processes: it is an argument
     "sqlite_auto_vacuum": 1,
     "sqlite_cache_size": 2048,  # pages of 4 KiB
-    "sqlite_journal_mode": "wal",
+    "sqlite_journal_mode": "wal",  # or "delete", see JOURNALS
     "sqlite_mmap_size": 0,
     "sqlite_synchronous": 1,
     "statistics": 0,
     "tag_index": 0,
 }
+JOURNALS: Final = ("wal", "delete")
+_WAL_VERSION: Final = b"\x02\x02"
+"""What the header of a database in WAL mode has as versions for reading and writing (sqlite.org/fileformat.html, 1.3)."""
 _METADATA: Final = frozenset(("count", "size", "hits", "misses"))
 _SCHEMA_DIGEST: Final = "fd1cad882841802146e19b0dd0cc4bf9a2df8bd8aae8f4c6875e110048553abe"
 """BLAKE3 of the schema that diskcache 5.6.3 makes."""
@@ -116,7 +120,8 @@ class Index(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
     To be opened under `directory_lock`. Thread-safe.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, journal: str = "wal") -> None:
+        """journal: one of JOURNALS."""
         self.values = RawDisk(str(directory))
         self._path = directory / DATABASE
         self._writing = threading.RLock()
@@ -126,8 +131,11 @@ class Index(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
         self._is_shut = False
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         try:
+            if journal != "wal" and _is_in_wal_mode(self._path):
+                raise UnusableIndex("it was made on a file system of this machine alone")  # not to be opened where it is now
             check_index(self._path)
-            super().__init__(str(directory), timeout=BUSY_TIMEOUT_S, disk=RawDisk, **_SETTINGS)
+            settings = {**_SETTINGS, "sqlite_journal_mode": journal}
+            super().__init__(str(directory), timeout=BUSY_TIMEOUT_S, disk=RawDisk, **settings)
             self._reader = _connect(self._path)
             self._reader.execute("PRAGMA query_only = 1")
             self._identity = _identity(self._path)
@@ -306,8 +314,15 @@ def check_index(path: Path) -> None:
     finally:
         connection.close()
     sums = [settings.pop(name, None) for name in sorted(_METADATA)]
+    if settings.get("sqlite_journal_mode") in JOURNALS:
+        settings["sqlite_journal_mode"] = _SETTINGS["sqlite_journal_mode"]
     if any(type(value) is not int or not 0 <= value < 2**62 for value in sums) or settings != _SETTINGS:
         raise UnusableIndex("its settings are not those of an index")
+
+
+def _is_in_wal_mode(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(20)[18:] == _WAL_VERSION
 
 
 def schema_digest(connection: sqlite3.Connection) -> str | None:

@@ -143,6 +143,9 @@ class MemoryStore:
             blocks = sum(isinstance(value, MemoryBlock) for value in self._items.values())
             return StoreStatistics("ok", len(self._items), self._bytes, self._bytes_max, blocks)
 
+    def disk_hangs(self, hangs: bool) -> None:
+        """Nothing: there is no disk."""
+
     def close(self) -> None:
         with self._lock:
             self._items.clear()

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from xetfs.store.directory import directory_lock
+from xetfs.store.directory import directory_lock, shared_file_system
 from xetfs.store.index import DATABASE, INDEX_FAILURES, Index, UnusableIndex, is_damage
 from xetfs.store.sweep import forget_swept
 
@@ -27,17 +27,21 @@ def open_index(directory: Path, *, set_aside: bool) -> Index:
     set_aside: begin a new one in any case. Raises OSError or sqlite3.Error if the disk does not work, StoreFailed if another
     process is stuck while opening it.
     """
+    shared = shared_file_system(directory)
+    journal = "delete" if shared else "wal"
+    if shared:
+        log.info("the cache is on a shared file system, its index is slower there directory=%s kind=%s", directory, shared)
     with directory_lock(directory):
         if set_aside:
             _set_aside(directory, "it was found damaged while in use")
         try:
             _check_files(directory)
-            return Index(directory)
+            return Index(directory, journal=journal)
         except INDEX_FAILURES as exc:
             if not is_damage(exc):
                 raise
             _set_aside(directory, str(exc))
-        return Index(directory)
+        return Index(directory, journal=journal)
 
 
 def _check_files(directory: Path) -> None:
