@@ -88,7 +88,13 @@ class CorruptData(XetfsError):
 
 
 class ProtocolViolation(XetfsError):
-    """An answer that the protocol does not allow; trying again would bring the same."""
+    """An answer that the protocol does not allow. Trying again brings the same, unless raised as `retryable`: a body of the wrong
+    length or under a wrong label is often the work of something in between, which another connection may not meet.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", retryable: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.retryable = retryable
 
 
 class RangeNotSatisfiable(XetfsError):
@@ -96,7 +102,16 @@ class RangeNotSatisfiable(XetfsError):
 
 
 class SignedUrlExpired(XetfsError):
-    """A transfer URL was refused (403): ask for the reconstruction again and go on. Handled inside the reader."""
+    """A transfer URL was refused: ask for the reconstruction again and go on. Handled inside the reader.
+
+    `certain`: the server or the URL itself says that it expired. Otherwise only the refusal speaks for that, and when a fresh
+    URL is refused as well, there is another reason. `server`: scheme, host and port of the one that refused.
+    """
+
+    def __init__(self, message: str, *, certain: bool = True, server: str = "") -> None:
+        super().__init__(message)
+        self.certain = certain
+        self.server = server
 
 
 class NotADirectory(XetfsError):

@@ -20,6 +20,8 @@ NET_OUTAGES: Final = "net.outages"
 NET_HEDGES: Final = "net.hedges"
 NET_HEDGES_WON: Final = "net.hedges_won"
 NET_BYTES: Final = "net.received_bytes"
+NET_UNLABELLED: Final = "net.unlabelled_ranges"
+"""Ranges that were accepted though their answer does not say which bytes they are; see net/bodies.py."""
 
 HUB_REQUESTS: Final = "hub.requests"
 HUB_BYTES: Final = "hub.received_bytes"

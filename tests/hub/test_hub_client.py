@@ -523,6 +523,24 @@ async def test_a_body_that_breaks_off_is_fetched_again() -> None:
     assert len(asked) == 2
 
 
+@pytest.mark.parametrize("span", [None, ByteRange(7, 5007)])
+@pytest.mark.parametrize("change", [-50, 50])
+async def test_a_body_of_the_wrong_length_is_fetched_again_on_another_connection(span: ByteRange | None, change: int) -> None:
+    """Though its Content-Length is that of its bytes."""
+
+    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        reply = ranged(DATA, asked) if "range" in asked.headers else answer(200, DATA)
+        if asked.connection > 1:
+            return reply
+        head, _, body = reply.partition(b"\r\n\r\n")
+        other = body[:change] if change < 0 else body + bytes(change)
+        return head.replace(b"length: %d" % len(body), b"length: %d" % len(other)) + b"\r\n\r\n" + other
+
+    asked, data = await with_hub(handler, lambda hub: _read(hub, span))
+    assert data == (DATA if span is None else DATA[7:5007])
+    assert [request.connection for request in asked] == [1, 2]
+
+
 @pytest.mark.parametrize("size", [len(DATA) - 1, len(DATA) + 1])
 async def test_a_file_of_another_size_than_listed_is_refused(size: int) -> None:
     async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:

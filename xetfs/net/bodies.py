@@ -1,46 +1,110 @@
-"""Bodies that are ranges of something: held against what was asked for, before a byte of them is believed."""
+"""Bodies that are ranges of something: held against what was asked for, before a byte of them is believed.
+
+What servers answer to a request for one range, and what is made of it:
+
+| answer | is |
+|---|---|
+| 206 with the Content-Range asked for, and a body of that length | the range |
+| 206 without Content-Range, and a body of that length | the range, if its bytes are hashed by the caller or the status vouches |
+| 200, and a body of exactly the length asked for | the range, if its bytes are hashed by the caller (Xet alone) |
+| 200, and a body of another length | the whole object, out of which the range is cut |
+| anything else | refused, and worth another attempt: what garbles one answer rarely garbles the next |
+
+The second and third are what the CAS server of the crate xet-client answers (simulation/local_server/handlers.rs, fetch_term);
+they are counted. A body without Content-Length is judged by what arrives.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
-from xetfs.errors import ProtocolViolation
+from xetfs.errors import ProtocolViolation, Unavailable
 from xetfs.net.download import Download
 from xetfs.protocol.multipart import parse_content_range
-from xetfs.protocol.ranges import ByteRange
+from xetfs.protocol.ranges import ByteRange, HttpRange
 from xetfs.settings import MIB
+from xetfs.telemetry import NET_UNLABELLED
 
 SLICED_BYTES_MAX: Final = 16 * MIB
 """How far into a whole body we read for a range that the server did not cut out."""
 
 
 async def take_range(download: Download, wanted: ByteRange, size: int | None, into: memoryview) -> None:
-    """Fill `into` with the bytes `wanted` from a 206 that holds exactly these, or from a 200 that holds everything.
+    """Fill `into`, which is as long as `wanted`, from the body of a 200 or 206.
 
-    size: of the whole object, if known. Raises ProtocolViolation for another range, another size or a body too long; Unavailable
-    if the body ends early.
+    size: of the whole object as it is listed, for a file whose parts have no hash of their own; None if the caller checks the
+    hash of every byte.
+    Raises ProtocolViolation (retryable) for another range, another size or a body too long; Unavailable if the body ends early.
     """
     if download.status == 206:
-        held, total = parse_content_range(download.headers.get("content-range", ""))
+        await _take_partial(download, wanted, size, into)
+    elif download.announced_length == len(wanted) and size in (None, len(wanted)):
+        await download.fill(into)
+        if size is None:
+            download.counters.add(NET_UNLABELLED)
+    else:
+        await _take_whole(download, wanted, size, into)
+
+
+async def _take_partial(download: Download, wanted: ByteRange, size: int | None, into: memoryview) -> None:
+    label = download.headers.get("content-range")
+    if label is not None:
+        held, total = _parse_label(download, label)
         if held.to_bytes() != wanted:
-            raise ProtocolViolation(f"{download.what}: asked for bytes {wanted.to_http()}, got {held}")
+            raise _garbled(download, f"asked for bytes {wanted.to_http()}, got {held}")
         if size is not None and total is not None and total != size:
-            raise ProtocolViolation(f"{download.what}: {total} bytes long, not the {size} it is listed with")
-        check_length(download, len(wanted))
+            raise _garbled(download, f"{total} bytes long, not the {size} it is listed with")
+    if download.announced_length not in (None, len(wanted)):
+        raise _garbled(download, f"{download.announced_length} bytes announced in place of {len(wanted)}")
+    await download.fill(into)
+    if label is None:
+        download.counters.add(NET_UNLABELLED)
+
+
+def _parse_label(download: Download, label: str) -> tuple[HttpRange, int | None]:
+    try:
+        return parse_content_range(label)
+    except ProtocolViolation as exc:
+        raise _garbled(download, exc.message) from None
+
+
+async def _take_whole(download: Download, wanted: ByteRange, size: int | None, into: memoryview) -> None:
+    """Cut the range out of a body that should be the whole object."""
+    announced = download.announced_length
+    if announced is None:
+        await _take_unannounced(download, wanted, size, into)
+    elif announced < wanted.end or announced != (size or announced):
+        raise _garbled(download, f"{announced} bytes announced in place of {size or len(wanted)}")
+    elif wanted.end > SLICED_BYTES_MAX:
+        raise _garbled(download, "the server does not serve ranges")
+    else:
+        await download.fill_slice(wanted.start, into)
+
+
+async def _take_unannounced(download: Download, wanted: ByteRange, size: int | None, into: memoryview) -> None:
+    """The same of a body without Content-Length: it is the range if it ends where that would.
+
+    What could be either is collected first rather than in `into`, where a second request may be writing the range
+    (net/hedging.py).
+    """
+    if size == len(into):
         await download.fill(into)
         return
-    if size is not None:
-        check_length(download, size)
-    if size == len(wanted):
+    if wanted.end > SLICED_BYTES_MAX:
+        if size is not None:
+            raise _garbled(download, "the server does not serve ranges")
         await download.fill(into)
-    elif wanted.end <= SLICED_BYTES_MAX:
-        await download.fill_slice(wanted.start, into)
+        download.counters.add(NET_UNLABELLED)
+        return
+    body = await download.read_start(wanted.end)
+    if len(body) == wanted.end:
+        into[:] = body[wanted.start :]
+    elif len(body) == len(into) and size is None:
+        into[:] = body
+        download.counters.add(NET_UNLABELLED)
     else:
-        raise ProtocolViolation(f"{download.what}: the server does not serve ranges")
+        raise Unavailable(f"{download.what}: ended after {len(body)} of {wanted.end} bytes")
 
 
-def check_length(download: Download, length: int) -> None:
-    """Raises ProtocolViolation if the answer announces another length."""
-    told = download.headers.get("content-length")
-    if told is not None and told != str(length):
-        raise ProtocolViolation(f"{download.what}: {told:.20} bytes announced in place of {length}")
+def _garbled(download: Download, why: str) -> ProtocolViolation:
+    return ProtocolViolation(f"{download.what}: {why}", retryable=True)

@@ -227,7 +227,10 @@ class HttpClient:
 def _check_encoding(download: Download, accepted: str) -> None:
     encoding = download.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "", accepted):
-        raise ProtocolViolation(f"{download.what}: the answer is encoded as {encoding!r:.40}, which nobody asked for")
+        raise ProtocolViolation(
+            f"{download.what}: the answer is encoded as {encoding!r:.40}, which nobody asked for",
+            retryable=accepted == "identity",  # a range, which something in between compressed on its way
+        )
 
 
 def _decode(body: bytes, download: Download, bytes_max: int) -> bytes:

@@ -47,7 +47,7 @@ class Download:
         self.url = url
         self.what = what
         self._turn = turn
-        self._counters = counters
+        self.counters = counters
         assert isinstance(response.stream, Body)
         self._body = response.stream
         self._received = 0
@@ -56,6 +56,12 @@ class Download:
         self._silence_s = silence_s
         self._window_end = self._start + patience_s
         self._window_bytes = 0
+
+    @property
+    def announced_length(self) -> int | None:
+        """Content-Length, or None where there is none."""
+        text = self.headers.get("content-length", "")
+        return int(text) if text.isdecimal() else None
 
     def __repr__(self) -> str:
         return f"Download({self.status}, {self.what})"
@@ -82,7 +88,7 @@ class Download:
         now = trio.current_time()
         self._silence_s = max(self._silence_s, now - since)
         self._received += count
-        self._counters.add(NET_BYTES, count)
+        self.counters.add(NET_BYTES, count)
         self._turn.note_heard()
         if count:
             self._watch(count, now)
@@ -92,8 +98,8 @@ class Download:
 
     async def finish(self) -> None:
         """Read what is left if it is short, so that the connection can be used again: a redirect's or an error's body, say."""
-        length = self.headers.get("content-length", "")
-        if not self._body.ended and length.isdecimal() and int(length) - self._received <= REST_BYTES_MAX:
+        length = self.announced_length
+        if not self._body.ended and length is not None and length - self._received <= REST_BYTES_MAX:
             with trio.move_on_after(REST_TIMEOUT_S), suppress(XetfsError):
                 while await self.receive():
                     pass
@@ -108,7 +114,7 @@ class Download:
             self._window_bytes = 0
 
     def _stalled(self) -> None:
-        self._counters.add(NET_STALLS)
+        self.counters.add(NET_STALLS)
         self._turn.renew(self._patience_s)
 
     async def read(self, bytes_max: int) -> bytes:
@@ -120,8 +126,16 @@ class Download:
                 raise ProtocolViolation(f"{self.what}: the answer is longer than {bytes_max} bytes")
         return bytes(body)
 
+    async def read_start(self, bytes_max: int) -> bytes:
+        """The first bytes of the body, at most bytes_max; what follows is left unread. Raises Unavailable if it breaks off."""
+        body = bytearray()
+        while len(body) < bytes_max and (piece := await self.receive()):
+            body += piece
+        return bytes(body[:bytes_max])
+
     async def fill(self, into: memoryview) -> None:
-        """Put the whole body into `into`, which it must fill exactly: Unavailable if it is shorter, else ProtocolViolation."""
+        """Put the whole body into `into`, which it must fill exactly: Unavailable if it is shorter, else ProtocolViolation, both
+        retryable."""
         filled, excess = 0, False
         while filled < len(into):
             if self._body.remaining == len(into) - filled:
@@ -135,7 +149,7 @@ class Download:
             filled += len(part)
             excess = len(part) < len(piece)
         if excess or await self.receive():
-            raise ProtocolViolation(f"{self.what}: more than the {len(into)} bytes asked for")
+            raise ProtocolViolation(f"{self.what}: more than the {len(into)} bytes asked for", retryable=True)
 
     async def _receive_into(self, target: memoryview) -> int:
         since = trio.current_time()
