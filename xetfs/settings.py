@@ -97,6 +97,10 @@ class Settings:
     """Hosts, and with a leading dot domains, that are reached without the proxy. Loopback hosts always are."""
     ca_file: Path | None = None
     """Certificates to trust in place of the usual ones (PEM)."""
+    multirange: bool = False
+    """Ask for all ranges that one signed URL allows in one request, where a server has shown that it answers that. Off, as in the
+    reference client (hf_xet, enable_multirange_fetching): storage behind the CAS may refuse several ranges with a 403, serve
+    them slowly or send the whole object, while ranges side by side work everywhere and take no more round trips."""
     connect_timeout_s: float = 5.0
     """By then the first packet has been sent three times."""
     outage_patience_s: float = 0.06

@@ -105,6 +105,7 @@ class Bench:
         """End every fault; the log stays."""
         self.hub.faults.clear()
         self.hub.options.proof_status = 200
+        self.hub.options.range_answers = "labelled"
         for server in self.hub.servers.values():
             server.refuse()
             server.listen()

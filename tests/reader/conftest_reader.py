@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from xetfs.errors import EntryNotFound, SignedUrlExpired, Unavailable
+from xetfs.cas.refusals import refused_for_good
+from xetfs.errors import AccessDenied, EntryNotFound, SignedUrlExpired, Unavailable
 from xetfs.net.origins import Origin
 from xetfs.protocol.formats import probe
 from xetfs.protocol.hashes import ChunkHash, FileId, XorbHash, chunk_hash, file_id
@@ -169,6 +170,9 @@ class FakeCas:
         for part, into in parts:
             self.fetched.append((stored.hash, part))
             into[:] = stored.wire[part.first : part.last + 1]
+
+    def refuse_for_good(self, refusal: SignedUrlExpired) -> AccessDenied:
+        return refused_for_good(refusal.message)
 
     async def _travel(self) -> None:
         if self.delay_s:

@@ -14,9 +14,19 @@ from typing import Literal
 
 from xetfs.cas.facts import Fact, ServerFacts
 from xetfs.cas.fetching import Part, fetch_parts
+from xetfs.cas.refusals import REFUSAL_LIFETIME_S, refused_for_good
 from xetfs.cas.token import TokenSource
 from xetfs.credentials import FixedToken
-from xetfs.errors import AccessDenied, AuthRequired, EntryNotFound, Offline, ProtocolViolation, Unavailable, XetfsError
+from xetfs.errors import (
+    AccessDenied,
+    AuthRequired,
+    EntryNotFound,
+    Offline,
+    ProtocolViolation,
+    SignedUrlExpired,
+    Unavailable,
+    XetfsError,
+)
 from xetfs.net.client import Answer, HttpClient
 from xetfs.net.failures import error_of_status
 from xetfs.net.origins import Bearer, Origin
@@ -102,12 +112,19 @@ class CasClient:
         raise _refusal(answer, what)
 
     async def fetch(self, url: SignedUrl, parts: Sequence[Part]) -> None:
-        """Fill each buffer with the bytes of its range of the object at `url`; several ranges go in one request.
+        """Fill each buffer with the bytes of its range of the object at `url`, side by side.
 
         Buffers are as long as their ranges, which do not overlap; after an error or a cancellation their content is undefined.
-        Raises SignedUrlExpired (ask for the reconstruction again), Unavailable, RateLimited, ProtocolViolation.
+        Raises SignedUrlExpired (ask for the reconstruction again), AccessDenied, Unavailable, RateLimited, ProtocolViolation.
         """
         await fetch_parts(self._http, self.facts, url, parts)
+
+    def refuse_for_good(self, refusal: SignedUrlExpired) -> AccessDenied:
+        """The error of a fresh URL that was refused like the one before. It is remembered of the server, unless the URL expired,
+        so that the next reads learn it from one request."""
+        if not refusal.certain:
+            self.facts.note(Origin.of(refusal.server), Fact.REFUSES_URLS, lifetime_s=REFUSAL_LIFETIME_S)
+        return refused_for_good(refusal.message)
 
     async def _ask(
         self, path: str, headers: dict[str, str], what: str, *, unless: Fact | None = None

@@ -28,6 +28,7 @@ class Fact(Enum):
     V1_ONLY = "refuses version 2 of reconstructions and answers version 1"
     HAS_FILES = "answered a reconstruction, so a 404 of it speaks of one file"
     SEVERAL_RANGES = "answered a request for several ranges as it should"
+    TRIES_SEVERAL = "is being asked for several ranges for the first time, by one request"
     SINGLE_RANGES = "refused or ignored several ranges in one request, and served one"
     REFUSES_URLS = "refused a transfer URL, and then the fresh one that replaced it"
 

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from xetfs.errors import ProtocolViolation
+from xetfs.protocol.expiry import signed_url_end
 from xetfs.protocol.hashes import MerkleHash, XorbHash
 from xetfs.protocol.json_values import as_int, as_list, as_object, load_json, shown
 from xetfs.protocol.ranges import ChunkRange, HttpRange
@@ -40,12 +41,16 @@ class SignedUrl:
     Not a str: too much (join, %, json, logging of exceptions) would take the text of one without asking.
     """
 
-    __slots__ = ("_url", "host", "port", "scheme", "shown")
+    __slots__ = ("_url", "host", "port", "ranges", "scheme", "shown")
 
-    def __init__(self, url: object) -> None:
-        """Raises ProtocolViolation unless `url` is an absolute http(s) URL with a host, without user name and fragment."""
+    def __init__(self, url: object, ranges: tuple[HttpRange, ...] = ()) -> None:
+        """ranges: all that the URL was signed for, in the order of the answer; () if that is not known.
+
+        Raises ProtocolViolation unless `url` is an absolute http(s) URL with a host, without user name and fragment.
+        """
         parts = split_url(url, f"{_WHAT}: url")
         self._url = str(url)
+        self.ranges = ranges
         self.scheme = parts.scheme
         self.host = parts.host
         self.port = parts.port
@@ -53,6 +58,11 @@ class SignedUrl:
 
     def reveal(self) -> str:
         return self._url
+
+    @property
+    def ends_s(self) -> float | None:
+        """Unix time at which the URL ends by its own account, or None if it does not say (protocol/expiry.py)."""
+        return signed_url_end(self._url)
 
     def __str__(self) -> str:
         return self.shown
@@ -140,13 +150,14 @@ def _parse_terms(value: object, hashes: dict[str, XorbHash]) -> tuple[Term, ...]
 def _parse_v2(value: object, hashes: dict[str, XorbHash]) -> dict[XorbHash, tuple[FetchInfo, ...]]:
     fetches: dict[XorbHash, tuple[FetchInfo, ...]] = {}
     for name, entries in as_object(value, f"{_WHAT}: xorbs").items():
-        found = []
+        found: list[FetchInfo] = []
         for entry in as_list(entries, f"{_WHAT}: fetches", count_max=FETCHES_MAX):
             signed = as_object(entry, f"{_WHAT}: fetch")
-            url = SignedUrl(signed.get("url"))
-            for part in as_list(signed.get("ranges"), f"{_WHAT}: ranges", count_max=FETCHES_MAX):
-                pair = as_object(part, f"{_WHAT}: range")
-                found.append(_fetch(pair.get("chunks"), url, pair.get("bytes")))
+            ranges = as_list(signed.get("ranges"), f"{_WHAT}: ranges", count_max=FETCHES_MAX)
+            pairs = [as_object(part, f"{_WHAT}: range") for part in ranges]
+            parts = [_check_fetch(pair.get("chunks"), pair.get("bytes")) for pair in pairs]
+            url = SignedUrl(signed.get("url"), tuple(span for _, span in parts))
+            found.extend(FetchInfo(chunks, url, span) for chunks, span in parts)
         _enter(fetches, _xorb_hash(name, hashes), found)
     return fetches
 
@@ -162,13 +173,15 @@ def _parse_v1(value: object, hashes: dict[str, XorbHash]) -> dict[XorbHash, tupl
             url = urls.get(text) if isinstance(text, str) else None
             if url is None:
                 url = urls[text] = SignedUrl(text)
-            found.append(_fetch(fetch.get("range"), url, fetch.get("url_range")))
+            chunks, span = _check_fetch(fetch.get("range"), fetch.get("url_range"))
+            found.append(FetchInfo(chunks, url, span))
         _enter(fetches, _xorb_hash(name, hashes), found)
     return fetches
 
 
-def _fetch(chunk_range: object, url: SignedUrl, byte_range: object) -> FetchInfo:
-    """One fetch, its byte range held against what its chunks can take: a header and 1 to CHUNK_WIRE_BYTES_MAX bytes each."""
+def _check_fetch(chunk_range: object, byte_range: object) -> tuple[ChunkRange, HttpRange]:
+    """Chunks and bytes of a fetch, these held against what its chunks can take: a header and 1 to CHUNK_WIRE_BYTES_MAX bytes
+    each."""
     chunks = _chunk_range(chunk_range)
     pair = as_object(byte_range, f"{_WHAT}: bytes")
     first = as_int(pair.get("start"), f"{_WHAT}: bytes: start", most=_XORB_WIRE_BYTES_MAX)
@@ -178,7 +191,7 @@ def _fetch(chunk_range: object, url: SignedUrl, byte_range: object) -> FetchInfo
         chunks
     ):
         raise ProtocolViolation(f"{_WHAT}: bytes {first}-{last} of a xorb cannot be its {chunks}")
-    return FetchInfo(chunks, url, HttpRange(first, last))
+    return chunks, HttpRange(first, last)
 
 
 def _enter(fetches: dict[XorbHash, tuple[FetchInfo, ...]], xorb: XorbHash, found: list[FetchInfo]) -> None:

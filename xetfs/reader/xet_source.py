@@ -68,7 +68,9 @@ window of one byte of it reaches to the end of the file."""
 RECALL_PATIENCE: Final = 1.5
 """Timeouts of a proof that a read waits for what is held already: for the proof, and for what its window covers beyond that."""
 URL_REFRESHES_MAX: Final = 3
-"""Times that a part's signed URLs are asked for again; one that is refused when fresh is refused for another reason."""
+"""How often a part's signed URLs are asked for again when they expired: under way they may, in a slow transfer."""
+DOUBTFUL_REFRESHES_MAX: Final = 1
+"""The same when nothing says that they expired: one that is refused when fresh is refused for another reason."""
 
 
 class _Part:
@@ -293,12 +295,12 @@ class XetSource:
                     return await learn(self._shelf, layout, wanted, part.level)
                 except BlocksGone as exc:
                     log.debug("looking again file=%s: %s", self.key[:16], exc)
-                except SignedUrlExpired:
+                except SignedUrlExpired as exc:
                     refused += 1
-                    if refused > URL_REFRESHES_MAX:
-                        raise AccessDenied(f"fresh transfer URLs of {self.key[:16]} are refused") from None
+                    if refused > (URL_REFRESHES_MAX if exc.certain else DOUBTFUL_REFRESHES_MAX):
+                        raise self._cas.refuse_for_good(exc) from None
                     self._counters.add(telemetry.CAS_URL_REFRESHES)
-                    log.info("transfer URLs expired, asking again file=%s bytes=%s", self.key[:16], part.span)
+                    log.info("asking for fresh transfer URLs file=%s bytes=%s: %s", self.key[:16], part.span, exc)
         finally:
             part.planned.set()
         raise Evicted(f"bytes {part.span.start}-{part.span.end} of {self.key[:16]} leave the cache before they can be read")

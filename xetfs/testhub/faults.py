@@ -16,7 +16,8 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from xetfs.testhub.messages import Origin, Problem, Request, Response, iter_pieces
+from xetfs.testhub.messages import Origin, Request, Response, iter_pieces
+from xetfs.testhub.signing import expired_url
 
 Action = Literal[
     "answer",  # `status`, `headers`, `body` in place of the real answer
@@ -26,12 +27,14 @@ Action = Literal[
     "reset",  # the same, by a TCP reset
     "truncate",  # only after_bytes of the body, with a Content-Length to match
     "flip",  # one bit of the byte at `offset` of the body (None: anywhere)
-    "content_range",  # `body` as Content-Range
+    "lengthen",  # `after_bytes` zeros behind the body, with a Content-Length to match
+    "content_length",  # Content-Length off by `offset`; the connection ends after the body
+    "content_range",  # `body` as Content-Range; none if it is empty
     "ignore_range",  # 200 and everything where 206 was due
     "gzip",  # the body compressed, and said so
     "redirect",  # `status` (302) to `location`
     "rewrite",  # the JSON body through `rewrite`, or with the members of `members` replaced
-    "expire",  # 403, as a signed URL past its time
+    "expire",  # 403, as a signed URL past its time; with `status` 400 as Cloud Storage words it
     "delay",  # `seconds` before the request is looked at
 ]
 _ACTIONS = get_args(Action)
@@ -117,7 +120,7 @@ def replacing_answer(faults: list[Fault]) -> Response | None:
         if fault.action == "answer":
             return Response(fault.status, list(fault.headers.items()), [fault.body.encode()] if fault.body else [])
         if fault.action == "expire":
-            return Problem(403, "Access Denied: the signature has expired").to_response()
+            return expired_url(400 if fault.status == 400 else 403).to_response()
         if fault.action == "redirect":
             status = fault.status if 300 <= fault.status < 400 else 302
             return Response(status, [("Location", fault.location), *fault.headers.items()], [b"elsewhere"])
@@ -136,8 +139,14 @@ def alter(response: Response, faults: list[Fault]) -> None:
     """Change the head and the content of an answer as the rules say. How it is delivered is server.py's to spoil."""
     for fault in faults:
         match fault.action:
-            case "content_range":
+            case "content_range" if fault.body:
                 response.set_header("Content-Range", fault.body)
+            case "content_range":
+                response.remove_header("Content-Range")
+            case "content_length":
+                response.set_header("Content-Length", str(response.length + (fault.offset or 0)))
+            case "lengthen":
+                response.pieces = [*response.pieces, bytes(fault.after_bytes or 0)]
             case "truncate":
                 _truncate(response, fault.after_bytes or 0)
             case "gzip":

@@ -93,7 +93,7 @@ class TestHub:
         signer = Signer(self.storage.secret)
         self.servers["hub"].handler = HubApi(self.storage, self.accounts, signer, self.options, self.urls).answer
         self.servers["cas"].handler = CasApi(self.storage, self.xet, signer, self.options, self.urls).answer
-        self.servers["transfer"].handler = Transfer(self.storage, self.xet, signer).answer
+        self.servers["transfer"].handler = Transfer(self.storage, self.xet, signer, self.options).answer
         if control:
             self.servers["hub"].private_prefix = CONTROL_PREFIX
             self.servers["hub"].private_handler = Control(self, nursery).answer

@@ -52,8 +52,18 @@ class Response:
             return self.stream_length
         return sum(piece.length if isinstance(piece, FileSlice) else len(piece) for piece in self.pieces)
 
+    @property
+    def announced_length(self) -> int:
+        """Content-Length, if a fault made it another than `length`."""
+        told = [value for name, value in self.headers if name.lower() == "content-length"]
+        return int(told[0]) if told else self.length
+
     def set_header(self, name: str, value: str) -> None:
-        self.headers = [(n, v) for n, v in self.headers if n.lower() != name.lower()] + [(name, value)]
+        self.remove_header(name)
+        self.headers.append((name, value))
+
+    def remove_header(self, name: str) -> None:
+        self.headers = [(n, v) for n, v in self.headers if n.lower() != name.lower()]
 
 
 def json_response(value: object, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> Response:

@@ -28,6 +28,16 @@ class HubOptions:
     cas_url: str = ""
     """The CAS that tokens name in place of this hub's own: somebody else's server, to which uploads then go and from which reads
     come. This hub does not learn what is uploaded there."""
+    several_ranges: Literal["parts", "signed", "refused", "whole"] = "parts"
+    """What several ranges of a xorb in one request get: parts of a multipart body; the same, but only for exactly the ranges that
+    the URL was signed for (any one of them alone is always served); 403; 200 with the whole xorb."""
+    range_answers: Literal["labelled", "unlabelled", "ok"] = "labelled"
+    """What one range of a xorb comes as: 206 with Content-Range; 206 without; 200 with the range alone. The last two are how the
+    CAS server of the crate xet-client serves version 2 and 1."""
+    range_cost_s: float = 0.0
+    """How much longer an answer of several ranges takes for each after the first."""
+    expired_status: Literal[403, 400] = 403
+    """What an expired URL is answered with: 403 as by S3 and CloudFront, 400 as by Cloud Storage."""
     dedup: bool = True
     """Whether uploaders are told of chunks that are held already."""
     plain_files: Literal["direct", "redirect"] = "redirect"

@@ -280,6 +280,8 @@ class _Connection:
             await send_spoiled(self._sock, response, record, lines, spoiling)
         else:
             await send_body(self._sock, response, record, lines)
+        if response.announced_length != response.length:
+            raise ConnectionEnded  # nobody knows where the next answer would begin
 
     def _own_line(self) -> Line | None:
         bytes_s = self._behaviour.shape.connection_bytes_s
@@ -297,8 +299,8 @@ class _Connection:
         if response.status not in (204, 304) and not any(name.lower() == b"content-length" for name, _ in headers):
             headers.append((b"Content-Length", b"%d" % length))
         data = self._http.send(h11.Response(status_code=response.status, headers=headers))
-        if request.method != "HEAD" and length:
-            self._http.send_with_data_passthrough(h11.Data(data=_Placeholder(length)))  # type: ignore[arg-type]
+        if request.method != "HEAD" and response.announced_length:
+            self._http.send_with_data_passthrough(h11.Data(data=_Placeholder(response.announced_length)))  # type: ignore[arg-type]
         self._http.send(h11.EndOfMessage())
         await send_bytes(self._sock, data or b"")
 

@@ -17,10 +17,16 @@ from typing import Final, Literal
 from urllib.parse import quote
 
 from xetfs.testhub.messages import Problem, Request, parse_ranges
+from xetfs.testhub.options import HubOptions
 
 RANGES_PER_URL_MAX: Final = 500
 """As the real CAS: a URL of 500 ranges takes some 8 KiB."""
 Scope = Literal["read", "write"]
+
+
+def expired_url(status: int) -> Problem:
+    """What a transfer host says of a URL past its time: S3 and CloudFront answer 403, Cloud Storage 400."""
+    return Problem(status, "ExpiredToken: Invalid argument." if status == 400 else "AccessDenied: the signature has expired")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +59,10 @@ class Signer:
         signed = f"{path}?{'&'.join(parts)}"
         return f"{base}{signed}&Signature={self._sign(signed)}&Key-Pair-Id=testhub"
 
-    def check_url(self, request: Request) -> None:
+    def check_url(self, request: Request, options: HubOptions) -> None:
         """Refuse a request whose URL this hub did not sign, whose time is over, or whose Range is not among those signed.
 
-        Raises Problem: 400 with an Authorization header (object stores take no two credentials), else 403.
+        Raises Problem: 400 with an Authorization header (object stores take no two credentials), else 403, or what `options` say.
         """
         if "authorization" in request.headers:
             raise Problem(400, "InvalidArgument: only one authentication mechanism is allowed")
@@ -64,12 +70,16 @@ class Signer:
         if not found or not hmac.compare_digest(self._sign(signed), rest.partition("&")[0]):
             raise Problem(403, "SignatureDoesNotMatch: this URL was not signed by this hub")
         if int(request.argument("Expires", "0")) < time.time():
-            raise Problem(403, "AccessDenied: the signature has expired")
+            raise expired_url(options.expired_status)
         allowed = request.argument("X-Xet-Signed-Range")
         if allowed:
             asked = parse_ranges(request.headers.get("range", ""))
             if not asked or not set(asked) <= set(parse_ranges(allowed) or ()):
                 raise Problem(403, "AccessDenied: the range is not among those signed")
+            if len(asked) > 1 and options.several_ranges == "refused":
+                raise Problem(403, "Invalid Range Specified")
+            if len(asked) > 1 and options.several_ranges == "signed" and request.headers["range"] != allowed:
+                raise Problem(403, "AccessDenied: the ranges are not those signed")
 
     def make_token(self, grant: Grant) -> str:
         text = json.dumps([grant.repo, grant.scope, grant.expires_s])

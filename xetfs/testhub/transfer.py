@@ -19,6 +19,7 @@ import trio
 from xetfs.errors import EntryNotFound, ProtocolViolation
 from xetfs.protocol.hashes import FileId, MerkleHash, XorbHash
 from xetfs.testhub.messages import FileSlice, Piece, Problem, Request, Response, clip_range, json_response, parse_ranges
+from xetfs.testhub.options import HubOptions
 from xetfs.testhub.signing import Signer
 from xetfs.testhub.storage import Storage
 from xetfs.testhub.xetstore import XetStore
@@ -31,16 +32,17 @@ _COPY_BYTES = 1024 * 1024
 class Transfer:
     """The handler of the transfer origin."""
 
-    def __init__(self, storage: Storage, xet: XetStore, signer: Signer) -> None:
+    def __init__(self, storage: Storage, xet: XetStore, signer: Signer, options: HubOptions) -> None:
         self._storage = storage
         self._xet = xet
         self._signer = signer
+        self._options = options
 
     async def answer(self, request: Request) -> Response:
-        self._signer.check_url(request)
+        self._signer.check_url(request, self._options)
         match request.method, request.segments:
             case "GET" | "HEAD", ("xorbs", _, xorb):
-                return self._xorb(request, xorb)
+                return await self._xorb(request, xorb)
             case "GET" | "HEAD", ("lfs", sha256):
                 return self._lfs(request, sha256)
             case "GET" | "HEAD", ("bridge", sha256):
@@ -55,19 +57,24 @@ class Transfer:
 
     # Reading
 
-    def _xorb(self, request: Request, text: str) -> Response:
+    async def _xorb(self, request: Request, text: str) -> Response:
         try:
             index = self._xet.index(XorbHash(MerkleHash.from_hex(text)))
         except (EntryNotFound, ProtocolViolation) as error:
             raise Problem(404, "NoSuchKey: there is no such xorb") from error
         size = int(index.wire[-1])
         headers = [("Content-Type", "application/octet-stream"), ("ETag", f'"{text}"')]
-        if request.ignore_range:
-            return Response(200, headers, [FileSlice(index.path, 0, size)])
         ranges = [(first, last if last is not None else size - 1) for first, last in parse_ranges(request.headers["range"]) or ()]
-        if len(ranges) == 1:
-            return _one_part(index.path, size, ranges[0], headers)
-        return _many_parts(index.path, size, ranges)
+        if request.ignore_range or (len(ranges) > 1 and self._options.several_ranges == "whole"):
+            return Response(200, headers, [FileSlice(index.path, 0, size)])
+        if len(ranges) > 1:
+            await trio.sleep(self._options.range_cost_s * (len(ranges) - 1))
+            return _many_parts(index.path, size, ranges)
+        response = _one_part(index.path, size, ranges[0], headers)
+        if self._options.range_answers != "labelled":
+            response.remove_header("Content-Range")
+            response.status = 206 if self._options.range_answers == "unlabelled" else 200
+        return response
 
     def _lfs(self, request: Request, sha256: str) -> Response:
         path = self._storage.lfs_path(sha256)
