@@ -25,7 +25,6 @@ import trio
 from xetfs import telemetry
 from xetfs.cas.client import CasClient
 from xetfs.errors import (
-    AccessDenied,
     CorruptData,
     EntryNotFound,
     Evicted,
