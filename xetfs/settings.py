@@ -107,15 +107,23 @@ class Settings:
     """How long a server that refuses, or to which there is no way, is tried before requests to it fail without being tried
     (net/reach.py): a program is to know within 100 ms that the network is gone. If it is longer, a server may be started anew
     meanwhile."""
-    stall_timeout_s: float = 10.0
-    """Longest silence within one answer before the attempt is given up and made anew on another connection. Once it is known
-    how long answers of a server usually take, a shorter one will do (net/pace.py)."""
+    stall_timeout_s: float = 25.0
+    """Longest silence within an answer before the attempt is given up and made anew on another connection: what leaves time for
+    another one within an operation. Once it is known how long answers of a server usually take, a shorter one will do
+    (net/pace.py)."""
+    stall_timeout_first_s: float = 15.0
+    """The same for a first attempt while nothing is known of the server. A cold answer may take many seconds (the reference
+    client waits for five minutes), and giving it up makes a slow server slower."""
     stall_timeout_min_s: float = 2.0
-    """No shorter silence is called a stall, however fast a server usually is: a listing takes longer than a token."""
+    """No shorter silence of data is called a stall, however fast a server usually is."""
+    answer_timeout_min_s: float = 5.0
+    """The same for answers with metadata, which differ more: a listing takes longer than a token, the plan of a large file longer
+    than that of a small one."""
     attempts_max: int = 5
     """Attempts at one request before its error is told; the operation's deadline may end it sooner."""
     operation_deadline_s: float = 30.0
-    """Every filesystem operation ends within this time: a blocked one cannot be killed."""
+    """Every filesystem operation ends within this time: a blocked one cannot be killed. math.inf for a front without a kernel
+    behind it, whose caller bounds or ends a wait; attempts keep their own limits."""
 
     # The mount
     read_ahead_kb: int = 1024

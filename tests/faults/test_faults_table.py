@@ -44,13 +44,15 @@ def _check_log(caplog: pytest.LogCaptureFixture, row: Row) -> None:
 
 def test_the_table_says_which_settings_it_is_about() -> None:
     usual = Settings(cache_dir=Path("/"))
-    limits = (usual.stall_timeout_s, usual.connect_timeout_s, usual.proof_timeout_s, usual.outage_patience_s)
-    assert (usual.attempts_max, *limits, usual.operation_deadline_s) == (5, 10, 5, 2, 0.06, 30)
+    stalls = (usual.stall_timeout_first_s, usual.stall_timeout_s)
+    limits = (usual.connect_timeout_s, usual.proof_timeout_s, usual.outage_patience_s, usual.operation_deadline_s)
+    assert (usual.attempts_max, *stalls, *limits) == (5, 15, 25, 5, 2, 0.06, 30)
     text = " ".join(TABLE.read_text().split())
-    assert f"{ATTEMPTS} attempts, a stall of {STALL_S:g} s at most, a connection within {CONNECT_S:g} s" in text
+    assert f"{ATTEMPTS} attempts, a stall of {STALL_S / 2:g} s in the first and of {STALL_S:g} s at most" in text
+    assert f"a connection within {CONNECT_S:g} s" in text
     assert f"a range proof within {PROOF_S:g} s" in text
     assert f"a server out of reach after {OUTAGE_S:g} s, a deadline of {DEADLINE_S:g} s" in text
-    assert "by default they are 5, 10 s, 5 s, 2 s, 0.06 s and 30 s" in text
+    assert "by default they are 5, 15 s, 25 s, 5 s, 2 s, 0.06 s and 30 s" in text
 
 
 def test_every_fault_and_place_has_a_row_and_none_has_two() -> None:

@@ -11,7 +11,6 @@ import trio.testing
 from loopback import Asked, answer, client_of, serving
 
 from xetfs.net.detached import run_detached
-from xetfs.net.pace import Pace
 from xetfs.net.places import Places
 from xetfs.net.reach import Reach
 from xetfs.telemetry import Counters
@@ -24,9 +23,8 @@ class Broken(Counters):
         raise RuntimeError("a bug")
 
 
-class BrokenPace(Pace):
-    def usual_s(self, length: int) -> float | None:
-        raise RuntimeError("a bug")
+def broken_usual_s() -> float:
+    raise RuntimeError("a bug")
 
 
 def bugs(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -60,7 +58,7 @@ async def test_whoever_waits_for_a_probe_that_failed_by_a_bug_goes_on(
 async def test_counting_that_failed_by_a_bug_is_begun_again(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    places = Places(1, BrokenPace(floor_s=1, ceiling_s=2), nursery)
+    places = Places(1, broken_usual_s, nursery)
     held = await places.take()
     nursery.start_soon(places.take)
     await trio.testing.wait_all_tasks_blocked()

@@ -117,7 +117,7 @@ async def test_what_is_saved_up_is_bounded(autojump_clock: trio.testing.MockCloc
 
 
 def test_when_is_what_is_usual_and_some_more_but_never_at_once() -> None:
-    pace = Pace(floor_s=2, ceiling_s=10)
+    pace = Pace(floor_s=2, first_s=5, ceiling_s=10)
     assert hedge_after_s(pace, 0) is None
     for _ in range(SAMPLES_MIN):
         pace.note_silence(0.01)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import trio
 import trio.testing
@@ -10,12 +12,14 @@ from hypothesis import strategies as st
 from loopback import Asked, answer, client_of, serving
 
 from xetfs.errors import TimedOut
+from xetfs.net.origins import Origin
 from xetfs.net.pace import BULK_BYTES_MIN, SAMPLES_MAX, SAMPLES_MIN, Pace, Samples
-from xetfs.telemetry import NET_REQUESTS, NET_STALLS
+from xetfs.settings import Settings
+from xetfs.telemetry import NET_HEDGES, NET_REQUESTS, NET_STALLS
 
 
-def pace_after(*silences: float, floor_s: float = 2.0, ceiling_s: float = 10.0) -> Pace:
-    pace = Pace(floor_s=floor_s, ceiling_s=ceiling_s)
+def pace_after(*silences: float, floor_s: float = 2.0, first_s: float = 5.0, ceiling_s: float = 10.0) -> Pace:
+    pace = Pace(floor_s=floor_s, first_s=first_s, ceiling_s=ceiling_s)
     for silence in silences:
         pace.note_silence(silence)
     return pace
@@ -25,6 +29,14 @@ def test_nothing_is_usual_before_there_are_some_answers() -> None:
     pace = pace_after(*[0.1] * (SAMPLES_MIN - 1))
     assert pace.usual_s(0) is None
     assert [pace.patience_s(attempt) for attempt in (1, 2, 3, 99)] == [5, 10, 10, 10]
+
+
+def test_a_server_that_is_not_known_yet_is_given_time_and_another_attempt_within_an_operation() -> None:
+    usual = Settings(cache_dir=Path("/"))
+    pace = Pace(floor_s=usual.answer_timeout_min_s, first_s=usual.stall_timeout_first_s, ceiling_s=usual.stall_timeout_s)
+    assert (pace.patience_s(1), pace.patience_s(2)) == (15, 25)
+    assert usual.stall_timeout_first_s <= usual.operation_deadline_s / 2
+    assert usual.stall_timeout_s < usual.operation_deadline_s
 
 
 def test_a_fast_origin_is_waited_for_no_less_than_the_floor_and_longer_each_time() -> None:
@@ -82,7 +94,7 @@ async def test_a_stall_is_noticed_by_what_is_usual_and_slowness_is_waited_for(au
 
     async with (
         serving(handler) as server,
-        client_of(server.url, stall_timeout_s=10.0, stall_timeout_min_s=2.0, attempts_max=4) as client,
+        client_of(server.url, stall_timeout_s=10.0, answer_timeout_min_s=2.0, attempts_max=4) as client,
     ):
         for _ in range(30):
             await client.request(f"{server.url}/quick", "quick")
@@ -123,3 +135,36 @@ async def test_a_stall_beside_others_that_are_answered_disturbs_nobody(autojump_
             scope.cancel()
         assert len([asked for asked in server.asked if asked.path == "/dead"]) == 6
         assert server.connections == 1 + 6
+
+
+async def test_what_metadata_usually_takes_says_nothing_of_data(autojump_clock: trio.testing.MockClock) -> None:
+    """At one origin, as behind a mirror: quick listings make no stall of a body that is slow to begin, nor bring it a hedge."""
+
+    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        await trio.sleep(12.0 if asked.path == "/cold" else 0.0)
+        return answer(200, b"ok")
+
+    async with serving(handler) as server, client_of(server.url, stall_timeout_s=25.0) as client:
+        for _ in range(3 * SAMPLES_MIN):
+            await client.request(f"{server.url}/listing", "listing")
+
+        async def fetch() -> bytes:
+            async with client.stream(f"{server.url}/cold", "data") as download:
+                return await download.read(10)
+
+        assert await client.hedged(Origin.of(server.url), 2, fetch) == b"ok"
+        assert len([asked for asked in server.asked if asked.path == "/cold"]) == 1
+        assert (client.counters[NET_STALLS], client.counters[NET_HEDGES]) == (0, 0)
+
+
+async def test_what_data_usually_takes_says_nothing_of_metadata(autojump_clock: trio.testing.MockClock) -> None:
+    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        await trio.sleep(12.0 if asked.path == "/plan" else 0.0)
+        return answer(200, b"ok")
+
+    async with serving(handler) as server, client_of(server.url, stall_timeout_s=25.0) as client:
+        for _ in range(3 * SAMPLES_MIN):
+            async with client.stream(f"{server.url}/data", "data") as download:
+                await download.read(10)
+        assert (await client.request(f"{server.url}/plan", "plan")).body == b"ok"
+        assert client.counters[NET_STALLS] == 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import trio
 import trio.testing
 from loopback import Asked, answer, client_of, serving
 
 from xetfs.net import places as lending
-from xetfs.net.pace import SAMPLES_MIN, Pace
 from xetfs.net.places import COUNT_PAUSE_S, LENT_FACTOR, SILENT_FACTOR, SILENT_S, Place, Places
 
 COUNT = 4
@@ -17,8 +18,8 @@ COUNT = 4
 class Requests:
     """Requests that hold places until they are told to end."""
 
-    def __init__(self, nursery: trio.Nursery, pace: Pace | None = None) -> None:
-        self.places = Places(COUNT, pace or Pace(floor_s=1, ceiling_s=10), nursery)
+    def __init__(self, nursery: trio.Nursery, usual_s: Callable[[], float] = float) -> None:
+        self.places = Places(COUNT, usual_s, nursery)
         self.held: list[Place] = []
         self.scopes: list[trio.CancelScope] = []
         self._nursery = nursery
@@ -98,11 +99,8 @@ async def test_what_was_lent_is_taken_back(autojump_clock: trio.testing.MockCloc
 
 
 async def test_what_is_usual_is_no_silence(autojump_clock: trio.testing.MockClock) -> None:
-    pace = Pace(floor_s=1, ceiling_s=100)
-    for _ in range(SAMPLES_MIN):
-        pace.note_silence(3 * SILENT_S)
     async with trio.open_nursery() as nursery:
-        requests = Requests(nursery, pace)
+        requests = Requests(nursery, lambda: 3 * SILENT_S)
         requests.start(2 * COUNT)
         await trio.sleep(3 * SILENT_FACTOR * SILENT_S - COUNT_PAUSE_S)
         assert len(requests.held) == COUNT

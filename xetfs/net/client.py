@@ -35,6 +35,7 @@ from xetfs.net.download import Download
 from xetfs.net.failures import error_of_exception, error_of_status, is_retried_status
 from xetfs.net.hedging import Hedger, hedge_after_s
 from xetfs.net.origins import REDIRECTS_MAX, Bearer, Origin, OriginPolicy
+from xetfs.net.pace import Kind
 from xetfs.net.pool import OriginPools, Turn
 from xetfs.net.retry import with_retries
 from xetfs.protocol.urls import split_url
@@ -88,12 +89,12 @@ class HttpClient:
         return await with_retries(attempt, attempts_max=self.settings.attempts_max, counters=self.counters)
 
     async def hedged(self, origin: Origin, length: int, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Call `attempt`, which asks `origin` for `length` bytes, and once more beside it if that takes unusually long.
+        """Call `attempt`, which asks `origin` for `length` bytes of data, and once more beside it if that takes unusually long.
 
         Two calls at the same time must do no harm to each other. See net/hedging.py.
         """
         pool = await self._pools.get(origin)
-        return await self._hedger.run(attempt, after_s=hedge_after_s(pool.pace, length), may=lambda: pool.spare)
+        return await self._hedger.run(attempt, after_s=hedge_after_s(pool.paces["data"], length), may=lambda: pool.spare)
 
     async def request(
         self,
@@ -116,7 +117,7 @@ class HttpClient:
         async def attempt(number: int) -> Answer:
             asked = {"accept-encoding": "gzip", **(headers or {})}
             async with self.stream(
-                url, what, method=method, headers=asked, credentials=credentials, follow=follow, attempt=number
+                url, what, method=method, headers=asked, credentials=credentials, follow=follow, attempt=number, kind="metadata"
             ) as download:
                 if is_retried_status(download.status):
                     raise error_of_status(download.status, download.headers, what)
@@ -136,10 +137,11 @@ class HttpClient:
         credentials: Bearer | None = None,
         follow: bool = True,
         attempt: int = 1,
+        kind: Kind = "data",
     ) -> AsyncIterator[Download]:
         """One attempt at an answer whose body is taken inside the `async with`; redirects are followed before, if at all.
 
-        attempt: its number, as each is waited for longer than the one before.
+        attempt: its number, as each is waited for longer than the one before. kind: what it asks for (net/pace.py).
         An answer in an encoding that was not asked for is refused here; by default none is asked for.
         A 401 to a token that has been replaced since is followed by one more request, with the new one.
         Raises Unavailable, ProtocolViolation, Offline; any other status is the caller's to judge.
@@ -149,7 +151,7 @@ class HttpClient:
         token = await credentials.credentials.token() if credentials is not None else None
         while redirects <= REDIRECTS_MAX:
             permit = token if credentials is not None and credentials.origin == Origin.of(target) else None
-            async with self._attempt(method, target, what, sent, permit, attempt) as download:
+            async with self._attempt(method, target, what, sent, permit, attempt, kind) as download:
                 if download.status == 401 and permit is not None and credentials is not None and not renewed:
                     credentials.credentials.refused(permit)
                     token, renewed = await credentials.credentials.token(), True
@@ -166,7 +168,7 @@ class HttpClient:
 
     @asynccontextmanager
     async def _attempt(
-        self, method: str, url: str, what: str, headers: Mapping[str, str], token: Secret | None, number: int
+        self, method: str, url: str, what: str, headers: Mapping[str, str], token: Secret | None, number: int, kind: Kind
     ) -> AsyncIterator[Download]:
         """One request to one origin: its place, its opening, its closing. token: to be sent to that origin."""
         if self.settings.offline:
@@ -175,8 +177,8 @@ class HttpClient:
         origin = Origin.of_parts(parts)
         pool = await self._pools.get(origin)
         await pool.reach.check(what)
-        async with pool.turn() as turn:
-            patience_s = pool.pace.patience_s(number)
+        async with pool.turn(kind) as turn:
+            patience_s = turn.pace.patience_s(number)
             request = self._make_request(method, url, parts.host, headers, patience_s)
             if token is not None:
                 request.headers["authorization"] = f"Bearer {token.reveal()}"

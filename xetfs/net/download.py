@@ -93,8 +93,8 @@ class Download:
         if count:
             self._watch(count, now)
         else:
-            self._turn.pool.pace.note_silence(self._silence_s)
-            self._turn.pool.pace.note_body(self._received, now - self._start)
+            self._turn.pace.note_silence(self._silence_s)
+            self._turn.pace.note_body(self._received, now - self._start)
 
     async def finish(self) -> None:
         """Read what is left if it is short, so that the connection can be used again: a redirect's or an error's body, say."""

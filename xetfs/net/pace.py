@@ -1,15 +1,16 @@
 """How long an origin usually takes, learnt from its latest answers: what a stall is, and when a request is slow.
 
 A fixed limit is either too long, so that a program waits ten seconds for a connection that died, or too short for a server far
-away. So each origin has its own measure: the longest silence of each of its latest answers (until the headers, or within the
-body), and the seconds that their bytes took. Only answers that came count: a server that has gone silent does not make silence
-usual. One that has merely become slow is not given up at the first impatience, as every further attempt waits twice as long.
+away. So each origin has its own measure for each kind of request, as it may plan slowly and send fast: the longest silence of
+each of its latest answers (until the headers, or within the body), and the seconds that their bytes took. Only answers that came
+count: a server that has gone silent does not make silence usual. One that has merely become slow is not given up at the first
+impatience, as every further attempt waits twice as long.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, Literal
 
 SAMPLES_MAX: Final = 64
 """Answers that are remembered: enough for a quantile, few enough to follow a network that changes."""
@@ -20,6 +21,10 @@ STALL_FACTOR: Final = 4.0
 """A silence this many times as long as usual is a stall."""
 BULK_BYTES_MIN: Final = 64 * 1024
 """Bodies from this length on say how fast bytes come; in shorter ones it is the silence that counts."""
+
+
+Kind = Literal["metadata", "data"]
+"""What a request asks for: an answer that is computed, or bytes that lie there."""
 
 
 class Samples:
@@ -45,11 +50,13 @@ class Samples:
 
 
 class Pace:
-    """What one origin has shown lately. Seconds on trio's clock. Event loop only."""
+    """What one origin has shown lately of one kind of request. Seconds on trio's clock. Event loop only."""
 
-    def __init__(self, *, floor_s: float, ceiling_s: float) -> None:
-        """floor_s, ceiling_s: no silence shorter than the one is called a stall, none longer than the other is not."""
+    def __init__(self, *, floor_s: float, first_s: float, ceiling_s: float) -> None:
+        """floor_s, ceiling_s: no silence shorter than the one is called a stall, none longer than the other is not.
+        first_s: what a first attempt is given while little is known."""
         self._floor_s = min(floor_s, ceiling_s)
+        self._first_s = first_s
         self._ceiling_s = ceiling_s
         self._silences = Samples()
         self._byte_times = Samples()
@@ -64,12 +71,9 @@ class Pace:
             self._byte_times.add(seconds / length)
 
     def patience_s(self, attempt: int) -> float:
-        """The silence after which attempt number `attempt` (from 1) is given up. Twice as long each time, as slow is not dead.
-
-        As long as little is known, the first attempt has half the ceiling.
-        """
+        """The silence after which attempt number `attempt` (from 1) is given up. Twice as long each time, as slow is not dead."""
         usual_s = self._silences.usual
-        first_s = self._ceiling_s / 2 if usual_s is None else max(self._floor_s, STALL_FACTOR * usual_s)
+        first_s = self._first_s if usual_s is None else max(self._floor_s, STALL_FACTOR * usual_s)
         return min(self._ceiling_s, first_s * (1 << min(attempt - 1, 16)))
 
     def usual_s(self, length: int) -> float | None:

@@ -8,13 +8,13 @@ counts them, as that belongs to no request; it ends when nobody waits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 import trio
 
 from xetfs.net.detached import run_detached
-from xetfs.net.pace import Pace
 
 SILENT_S: Final = 1.0
 """No shorter silence makes a place free for another."""
@@ -38,10 +38,11 @@ class Place:
 class Places:
     """Those at one server. Event loop only."""
 
-    def __init__(self, count: int, pace: Pace, nursery: trio.Nursery) -> None:
-        """nursery: for the task that counts."""
+    def __init__(self, count: int, usual_s: Callable[[], float], nursery: trio.Nursery) -> None:
+        """usual_s: the silence that nearly all answers of that server stay below, 0 while it is not known. nursery: for the task
+        that counts."""
         self._count = count
-        self._pace = pace
+        self._usual_s = usual_s
         self._nursery = nursery
         self._limiter = trio.CapacityLimiter(count)
         self._taken: set[Place] = set()
@@ -88,7 +89,7 @@ class Places:
             self._counting = None
 
     def _silent(self) -> int:
-        since = trio.current_time() - max(SILENT_S, SILENT_FACTOR * (self._pace.usual_s(0) or 0.0))
+        since = trio.current_time() - max(SILENT_S, SILENT_FACTOR * self._usual_s())
         return sum(place.heard_at <= since for place in self._taken)
 
     def __repr__(self) -> str:

@@ -21,7 +21,7 @@ import trio
 from xetfs.errors import ProtocolViolation, Unavailable
 from xetfs.net.connector import Connector
 from xetfs.net.origins import Origin
-from xetfs.net.pace import Pace
+from xetfs.net.pace import Kind, Pace
 from xetfs.net.places import Place, Places
 from xetfs.net.reach import Reach
 from xetfs.net.streams import WIRE_BYTES
@@ -47,8 +47,12 @@ class OriginPool:
         nursery: trio.Nursery,
     ) -> None:
         self.reach = reach
-        self.pace = Pace(floor_s=settings.stall_timeout_min_s, ceiling_s=settings.stall_timeout_s)
-        self._places = Places(settings.connections_max, self.pace, nursery)
+        first_s, ceiling_s = settings.stall_timeout_first_s, settings.stall_timeout_s
+        self.paces: dict[Kind, Pace] = {
+            "metadata": Pace(floor_s=settings.answer_timeout_min_s, first_s=first_s, ceiling_s=ceiling_s),
+            "data": Pace(floor_s=settings.stall_timeout_min_s, first_s=first_s, ceiling_s=ceiling_s),
+        }
+        self._places = Places(settings.connections_max, self._usual_s, nursery)
         self.transport = Transport(connector, context, wire, proxy=proxy)
         self.heard_at = -math.inf
         """When bytes last came on any of its connections."""
@@ -63,12 +67,15 @@ class OriginPool:
         """Whether a place is free and nobody waits for it."""
         return self._places.spare
 
+    def _usual_s(self) -> float:
+        return max(pace.usual_s(0) or 0.0 for pace in self.paces.values())
+
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Turn]:
-        """Wait for a free place, and hold it for one request."""
+    async def turn(self, kind: Kind) -> AsyncIterator[Turn]:
+        """Wait for a free place, and hold it for one request of that kind."""
         place = await self._places.take()
         try:
-            yield Turn(self, place)
+            yield Turn(self, place, self.paces[kind])
         finally:
             self._places.give_back(place)
 
@@ -85,10 +92,11 @@ class OriginPool:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one request has of a pool: its place, and the connections of which it gets one."""
+    """What one request has of a pool: its place, the connections of which it gets one, and how fast its kind usually is."""
 
     pool: OriginPool
     place: Place
+    pace: Pace
 
     def note_heard(self) -> None:
         """Bytes have come."""
