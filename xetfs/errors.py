@@ -90,11 +90,14 @@ class CorruptData(XetfsError):
 class ProtocolViolation(XetfsError):
     """An answer that the protocol does not allow. Trying again brings the same, unless raised as `retryable`: a body of the wrong
     length or under a wrong label is often the work of something in between, which another connection may not meet.
+
+    `refused`: the answer was a status that says no, and not content that cannot be right.
     """
 
-    def __init__(self, message: str, *, hint: str = "", retryable: bool = False) -> None:
+    def __init__(self, message: str, *, hint: str = "", retryable: bool = False, refused: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.retryable = retryable
+        self.refused = refused
 
 
 class RangeNotSatisfiable(XetfsError):

@@ -50,6 +50,8 @@ class Settings:
     """Where the Hub's token comes from, or None for anonymous access."""
     offline: bool = False
     """Make no request at all; what is not in the store fails with Offline."""
+    xet: bool = True
+    """Read files in Xet through the CAS. Otherwise they are read as LFS files are, through the Hub's resolve route."""
 
     # The store
     cache_dir: Path

@@ -49,7 +49,7 @@ async def refusal_of(download: Download, url: SignedUrl, facts: ServerFacts) -> 
     if download.status in (400, 403) and (_EXPIRED.search(words) or _is_past_end(url, download.headers)):
         return SignedUrlExpired(said, server=str(origin))
     if download.status != 403:
-        return ProtocolViolation(said)
+        return ProtocolViolation(said, refused=download.status >= 400)
     if facts.holds(origin, Fact.REFUSES_URLS):
         return refused_for_good(said)
     return SignedUrlExpired(said, certain=False, server=str(origin))

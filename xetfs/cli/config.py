@@ -47,6 +47,7 @@ def settings_from(choices: Choices, env: Mapping[str, str]) -> Settings:
         endpoint=endpoint,
         credentials=find_credentials(choices.token_file, env),
         offline=choices.offline or _is_set(env, "HF_HUB_OFFLINE") or _is_set(env, "TRANSFORMERS_OFFLINE"),
+        xet=not _is_set(env, "HF_HUB_DISABLE_XET"),
         verify=choices.verify,
         cache_bytes_max=_cache_bytes(choices.cache_size or DEFAULT_CACHE_SIZE),
         cache_dir=(choices.cache_dir or base_dir(env, "XDG_CACHE_HOME", ".cache") / "xetfs").absolute(),

@@ -109,6 +109,8 @@ def _details(document: Document) -> Iterator[str]:
     yield f"  fetched   {size(fetched)} in {requests} requests"
     levels = ", ".join(f"{count} {level}" for level, count in document["files"].items() if count)
     yield f"  verified  {levels or 'nothing read yet'} (--verify {document['verify']})"
+    for place, reason in list(document.get("detours", {}).items())[:DETOURS_SHOWN_MAX]:
+        yield f"  NOT XET   {printable(place)} is read through the Hub, without proof: {printable(reason)}"
     if document.get("prefetch"):
         yield f"  prefetch  {prefetch_in_words(document['prefetch'])}"
     wrong = counters.get("reader.corrupt_windows", 0) + counters.get("reader.whole_files_wrong", 0)
@@ -118,6 +120,8 @@ def _details(document: Document) -> Iterator[str]:
     yield f"  cache     {size(store['bytes'])} of {size(store['bytes_max'])} in {printable(document['cache_dir'])}{failing}"
 
 
+DETOURS_SHOWN_MAX: Final = 5
+"""Lines about what is not read from a CAS; --json has them all."""
 _PREFETCH_WORDS: Final = {"waiting": ", waiting", "done": ", done", "full": ", stopped", "failed": ", failed"}
 
 

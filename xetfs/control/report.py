@@ -43,6 +43,7 @@ async def describe_mount(
         "cache_dir": str(settings.cache_dir),
         "cache_bytes_max": settings.cache_bytes_max,
         "prefetch": asdict(prefetch) if prefetch is not None else None,
+        "detours": dict(statistics.detours),
         "files": {level_name(level): statistics.files.get(level, 0) for level in LEVELS_SHOWN},
         "memory": {**asdict(statistics.memory), "resident_bytes": _resident_bytes()},
         "store": asdict(statistics.store),

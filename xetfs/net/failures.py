@@ -61,7 +61,7 @@ def error_of_status(status: int, headers: httpx.Headers, what: str) -> XetfsErro
         case _ if is_retried_status(status):
             return Unavailable(f"{what}: the server failed ({status})", retry_after_s=retry_after_s(headers))
         case _:
-            return ProtocolViolation(f"{what}: unexpected answer ({status})")
+            return ProtocolViolation(f"{what}: unexpected answer ({status})", refused=status >= 400)
 
 
 def _wait_hint(wait_s: float | None) -> str:

@@ -249,6 +249,11 @@ class FileMap:
         return f"FileMap({len(self._runs)} runs, {known} of {self.size} bytes)"
 
 
+def at_least_framing(runs: Iterable[Run]) -> list[Run]:
+    """Runs as they can be given out without a proof; what is surer stays so."""
+    return [run if run.level >= Level.FRAMING else replace(run, level=Level.FRAMING) for run in runs]
+
+
 def encode_runs(runs: Iterable[Run]) -> bytes:
     """Runs as a record of the store, which guards it against change; `decode_runs` is the inverse, but that what nothing vouches
     for is not told apart.
@@ -264,8 +269,8 @@ def encode_runs(runs: Iterable[Run]) -> bytes:
     return b"".join(parts)
 
 
-def decode_runs(record: bytes, size: int, recalled: Level = Level.RECALLED) -> list[Run]:
-    """Runs from a record about a file of `size` bytes; `recalled` is the level of those that nothing vouches for.
+def decode_runs(record: bytes, size: int) -> list[Run]:
+    """Runs from a record about a file of `size` bytes; those that nothing vouches for come at Level.RECALLED.
 
     Raises CorruptData if it is no such record.
     """
@@ -284,7 +289,6 @@ def decode_runs(record: bytes, size: int, recalled: Level = Level.RECALLED) -> l
         if ends[0] <= start or ends[-1] > size or not all(map(lt, ends, ends[1:])):
             raise CorruptData("a file map in the store gives impossible offsets")
         chunks = ChunkRange(first, first + count)
-        kept = recalled if level == Level.RECALLED else Level(level)
-        runs.append(Run(start, XorbHash(MerkleHash(xorb)), chunks, ends, record[hashes_at:until], kept))
+        runs.append(Run(start, XorbHash(MerkleHash(xorb)), chunks, ends, record[hashes_at:until], Level(level)))
         at = until
     return runs

@@ -101,7 +101,7 @@ class Knowledge:
         for number, record in zip(missing, records, strict=True):
             if record is not None and number not in self._loaded:
                 try:
-                    self.map.add(decode_runs(record, self._size, self._source.recalled))
+                    self.map.add(self._source.recall(decode_runs(record, self._size)))
                 except CorruptData as exc:
                     log.warning("a file map in the store is not usable file=%s: %s", self._source.key[:16], exc)
             self._loaded.add(number)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
 import trio
@@ -28,7 +28,7 @@ from xetfs.protocol.reconstruction import Term
 from xetfs.protocol.tree import TreeEntry
 from xetfs.protocol.xorb import CHUNK_BYTES_MAX, XorbBlock
 from xetfs.reader.budget import Urgency
-from xetfs.reader.filemap import FileMap, Level, Run
+from xetfs.reader.filemap import FileMap, Level, Run, at_least_framing
 from xetfs.reader.planner import Layout, PlacedTerm, chunks_of, learn_runs, missing_chunks
 from xetfs.reader.shelf import Shelf
 from xetfs.settings import MIB
@@ -88,8 +88,15 @@ class Source(Protocol):
     key: str
     """Names the content (see `key_of`)."""
     names: Names
-    recalled: Level
-    """How sure what an earlier mount gave out without proof is now: Level.RECALLED if `load` is to look for a proof first."""
+
+    def names_of(self, runs: Iterable[Run]) -> Names:
+        """The names that can be computed from these runs, which make up the whole file, and from their bytes."""
+        ...
+
+    def recall(self, runs: list[Run]) -> list[Run]:
+        """Runs from the store's records at the level that they have now. Those that nothing vouches for come at Level.RECALLED;
+        they stay there if `load` is to look for a proof before they are given out."""
+        ...
 
     async def prepare(self) -> None:
         """Ask for what every load needs, if that is a request of its own. Raises nothing: a load will ask again."""
@@ -106,13 +113,12 @@ class Source(Protocol):
 
 
 class PlainSource:
-    """A file that is not in Xet, fetched in pieces through the Hub: an LFS object, or a plain git file.
+    """A file fetched in pieces through the Hub's resolve route: an LFS object, a plain git file, or a file in Xet that is not to
+    be had from the CAS (fallback.py).
 
     Plain git files of up to WHOLE_BYTES_MAX are fetched whole and checked against their git id before a byte is given out.
     Others can be checked only when all of them has been read (whole.py); with `verify` at "proof" they are refused until then.
     """
-
-    recalled = Level.FRAMING
 
     def __init__(
         self,
@@ -126,15 +132,21 @@ class PlainSource:
         verify: Verify = "auto",
     ) -> None:
         self.key = key_of(entry, repo, commit)
-        self.names = Names.of(entry)
+        self.names = replace(Names.of(entry), file=None)
         self._entry = entry
         self._hub = hub
         self._repo = repo
         self._commit = commit
         self._shelf = shelf
         self._counters = counters
-        self._whole = entry.sha256 is None and entry.size <= WHOLE_BYTES_MAX
+        self._whole = entry.file_id is None and entry.sha256 is None and entry.size <= WHOLE_BYTES_MAX
         self._refused = verify == "proof" and not (self._whole and entry.oid)
+
+    def names_of(self, runs: Iterable[Run]) -> Names:
+        return self.names
+
+    def recall(self, runs: list[Run]) -> list[Run]:
+        return at_least_framing(runs)
 
     async def prepare(self) -> None:
         pass
@@ -143,14 +155,27 @@ class PlainSource:
         size = self._entry.size
         if self._refused:
             raise ProtocolViolation(
-                f"{self._repo}: no proof to be had of a part of {self._entry.path}, which is not in Xet",
+                f"{self._repo}: no part of {self._entry.path} can be proven, as it does not come from a CAS",
                 hint="'xetfs verify' checks it whole, and the next mount can read it then",
             )
         if self._whole:
             span = ByteRange(0, size)
         covered = ByteRange(span.start // PIECE_BYTES * PIECE_BYTES, min(-(-span.end // PIECE_BYTES) * PIECE_BYTES, size))
         on_covered(covered)
-        layout = self._layout(covered)
+        return [run for stretch in self._free(covered, known) for run in await self._load_stretch(stretch, urgency)]
+
+    def _free(self, covered: ByteRange, known: FileMap) -> list[ByteRange]:
+        """What of `covered` is not known in other chunks than whole pieces, which these must not overlap."""
+        free, at = [], covered.start
+        for run in known.within(covered):
+            if run.level >= Level.RECALLED and not self._is_whole_pieces(run):
+                if at < run.start:
+                    free.append(ByteRange(at, run.start))
+                at = run.end
+        return [*free, ByteRange(at, covered.end)] if at < covered.end else free
+
+    async def _load_stretch(self, stretch: ByteRange, urgency: Urgency) -> list[Run]:
+        layout = self._layout(stretch)
         wanted = chunks_of(layout)
         level = Level.FILE if self._whole and self._entry.oid else Level.FRAMING
         for _ in range(ATTEMPTS_MAX):
@@ -162,22 +187,40 @@ class PlainSource:
         raise Evicted(f"{self._repo}: {self._entry.path} leaves the cache before it can be read")
 
     def _layout(self, covered: ByteRange) -> Layout:
-        """`covered` as terms: one for each made-up xorb that it touches."""
+        """`covered` as terms: one for each made-up xorb that it touches, and one for a part of a piece at either end."""
         terms = []
         at = covered.start
         segment_bytes = SEGMENT_PIECES * PIECE_BYTES
+        whole_end = covered.end if covered.end == self._entry.size else covered.end // PIECE_BYTES * PIECE_BYTES
         while at < covered.end:
-            segment = at // segment_bytes
-            end = min((segment + 1) * segment_bytes, covered.end)
-            first = (at - segment * segment_bytes) // PIECE_BYTES
-            chunks = ChunkRange(first, first + -(-(end - at) // PIECE_BYTES))
-            terms.append(PlacedTerm(at, Term(self._xorb(segment), chunks, end - at)))
+            if at % PIECE_BYTES or at >= whole_end:
+                end = min((at // PIECE_BYTES + 1) * PIECE_BYTES, covered.end)
+                terms.append(PlacedTerm(at, Term(self._part_xorb(at, end), ChunkRange(0, 1), end - at)))
+            else:
+                segment = at // segment_bytes
+                end = min((segment + 1) * segment_bytes, whole_end)
+                first = (at - segment * segment_bytes) // PIECE_BYTES
+                chunks = ChunkRange(first, first + -(-(end - at) // PIECE_BYTES))
+                terms.append(PlacedTerm(at, Term(self._xorb(segment), chunks, end - at)))
             at = end
         return Layout(tuple(terms), covered)
 
+    def made(self, run: Run) -> bool:
+        """Whether a run is of pieces of this file, rather than of chunks that a CAS knows."""
+        return self._is_whole_pieces(run) or (len(run.ends) == 1 and run.xorb == self._part_xorb(run.start, run.end))
+
+    def _is_whole_pieces(self, run: Run) -> bool:
+        return run.xorb == self._xorb(run.start // (SEGMENT_PIECES * PIECE_BYTES))
+
     def _xorb(self, segment: int) -> XorbHash:
-        name = f"{self.key} {segment}".encode()
-        return XorbHash(MerkleHash(blake3(name, key=_PIECES_KEY).digest()))
+        return self._made_up(str(segment))
+
+    def _part_xorb(self, start: int, end: int) -> XorbHash:
+        """That of a part of a piece, between chunks that came from elsewhere: of these bytes alone."""
+        return self._made_up(f"{start}-{end}")
+
+    def _made_up(self, what: str) -> XorbHash:
+        return XorbHash(MerkleHash(blake3(f"{self.key} {what}".encode(), key=_PIECES_KEY).digest()))
 
     async def _fetch_checked(self, layout: Layout, urgency: Urgency) -> None:
         """Fetch a layout and put it on the shelf; what fails its check is fetched once more."""

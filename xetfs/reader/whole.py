@@ -113,7 +113,7 @@ class WholeChecker:
         if not known.is_complete(Level.FRAMING):
             tried = self._tried.setdefault(reader, {})
             found = {xorb: runs for xorb, runs in whole_xorbs(known.runs()).items() if runs[-1].chunks.end != tried.get(xorb)}
-            if found and reader.source.names.file is not None:
+            if found and reader.source.names_of(known.runs()).file is not None:
                 self._start(reader, partial(self.check_xorbs, reader, found))
         elif not known.is_complete(Level.FILE):
             self._start(reader, partial(self.check, reader))
@@ -151,7 +151,7 @@ class WholeChecker:
         """Whether a file that is known whole is what its name says; None if that cannot be told: it has no name, or its bytes are
         needed and not all held. The reader's map, and what is held, follow from the answer."""
         runs = reader.map.runs()
-        digest = Digest(reader.source.names, reader.size, sha256=False)
+        digest = Digest(reader.source.names_of(runs), reader.size, sha256=False)
         if digest.needs_bytes:
             if not await self._feed_bytes(digest, runs):
                 return None

@@ -14,9 +14,8 @@ A window is fetched in parts, side by side: each is one flight of reconstruction
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -37,7 +36,7 @@ from xetfs.protocol.proof import RangeProof, verify_range
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.budget import Urgency
 from xetfs.reader.fetcher import Fetcher
-from xetfs.reader.filemap import HASH_BYTES, FileMap, Level, Run
+from xetfs.reader.filemap import HASH_BYTES, FileMap, Level, Run, at_least_framing
 from xetfs.reader.flights import Flight
 from xetfs.reader.line import TransferLine
 from xetfs.reader.planner import chunks_of, lay_out, missing_chunks, plan_fetches
@@ -115,8 +114,13 @@ class XetSource:
         self._verify = verify
         self._policy = policy
         self._counters = counters
-        self.recalled = Level.FRAMING if verify == "off" else Level.RECALLED
         self._parts: list[_Part] = []  # of all windows under way
+
+    def names_of(self, runs: Iterable[Run]) -> Names:
+        return self.names
+
+    def recall(self, runs: list[Run]) -> list[Run]:
+        return at_least_framing(runs) if self._verify == "off" else runs
 
     async def prepare(self) -> None:
         await self._cas.prepare()
@@ -146,7 +150,7 @@ class XetSource:
 
     async def _load_recalled(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
         """Prove what is held without proof; serve it as it was left if there is no proof, or what it needs is not to be had."""
-        as_it_is = [replace(run, level=max(run.level, Level.FRAMING)) for run in known.within(span)]
+        as_it_is = at_least_framing(known.within(span))
         if self._policy.admits(self._cas.origin, self._file):
             try:
                 with trio.fail_after(RECALL_PATIENCE * self._policy.timeout_s):
@@ -219,7 +223,7 @@ class XetSource:
         spans = [*(part.covered for part in parts), *(ByteRange(run.start, run.end) for run in runs)]
         on_covered(ByteRange(min(span.start for span in spans), max(span.end for span in spans)))
         runs += [run for part in parts for run in await part.flight.wait()]
-        return [replace(run, level=max(run.level, Level.FRAMING)) for run in runs]
+        return at_least_framing(runs)
 
     async def _prove(
         self, proof: RangeProof, window: ByteRange, known: FileMap, scratch: FileMap, runs: Sequence[Run]

@@ -27,6 +27,7 @@ from xetfs.protocol import formats
 from xetfs.protocol.memory import release_unused
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.tree import RepoInfo, TreeEntry
+from xetfs.reader.fallback import Detours, FallbackSource, Places
 from xetfs.reader.fetcher import Fetcher
 from xetfs.reader.file import FileReader
 from xetfs.reader.filemap import Level
@@ -73,12 +74,14 @@ class MemoryStatistics:
 
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
-    """files: how many of those that were opened are known how surely; None: of which nothing is known."""
+    """files: how many of those that were opened are known how surely; None: of which nothing is known. detours: files, repos and
+    servers whose files in Xet are read through the Hub's resolve route, and why."""
 
     counters: Mapping[str, int]
     store: StoreStatistics
     memory: MemoryStatistics
     files: Mapping[Level | None, int]
+    detours: Mapping[str, str]
 
 
 class Engine:
@@ -96,6 +99,7 @@ class Engine:
         self._levels: dict[str, Level | None] = {}
         self._proofs = ProofPolicy(settings.proof_timeout_s, counters)
         self._whole = WholeChecker(shelf, nursery, counters)
+        self._detours = Detours(xet=settings.xet)
 
     async def open_repo(self, ref: RepoRef) -> RepoView:
         """The repo at the commit that `ref` is now, its root directory listed.
@@ -115,7 +119,7 @@ class Engine:
             self.settings.endpoint,
             info.repo,
             info.commit,
-            on_new=partial(self._nursery.start_soon, cas.prepare),  # the first read need not wait for a token
+            on_new=partial(self._prepare, info, cas),
         )
         view = RepoView(
             ref,
@@ -127,6 +131,11 @@ class Engine:
         )
         await view.children(view.root)
         return view
+
+    def _prepare(self, info: RepoInfo, cas: CasClient) -> None:
+        """Ask for a token for the CAS: the first read need not wait for it."""
+        if not self._detours.on(_places("", info, cas)):
+            self._nursery.start_soon(cas.prepare)
 
     def _reader(self, info: RepoInfo, cas: CasClient, entry: TreeEntry) -> FileReader:
         """The reader for this content: the one that is there, or a new one."""
@@ -148,20 +157,24 @@ class Engine:
         return reader
 
     def _source(self, info: RepoInfo, cas: CasClient, entry: TreeEntry) -> Source:
-        if entry.file_id is not None and entry.size:
-            return XetSource(
-                entry.file_id,
-                entry.size,
-                cas=cas,
-                fetcher=self._fetcher,
-                shelf=self.shelf,
-                nursery=self._nursery,
-                verify=self.settings.verify,
-                policy=self._proofs,
-                counters=self.counters,
-                names=Names.of(entry),
-            )
-        return PlainSource(entry, self._hub, info.repo, info.commit, self.shelf, self.counters, verify=self.settings.verify)
+        verify = self.settings.verify
+        plain = PlainSource(entry, self._hub, info.repo, info.commit, self.shelf, self.counters, verify=verify)
+        if entry.file_id is None or not entry.size:
+            return plain
+        xet = XetSource(
+            entry.file_id,
+            entry.size,
+            cas=cas,
+            fetcher=self._fetcher,
+            shelf=self.shelf,
+            nursery=self._nursery,
+            verify=verify,
+            policy=self._proofs,
+            counters=self.counters,
+            names=Names.of(entry),
+        )
+        places = partial(_places, xet.key, info, cas)
+        return FallbackSource(xet, plain, self._detours, places, self.counters, size=entry.size, verify=verify)
 
     def _drop_idle_readers(self) -> None:
         excess = len(self._readers) - READERS_KEPT_MAX
@@ -191,6 +204,7 @@ class Engine:
             await self.shelf.statistics(),
             MemoryStatistics(budget.held, budget.held_most, budget.limit),
             dict(Counter(levels.values())),
+            self._detours.reasons(),
         )
 
     async def flush(self) -> None:
@@ -219,6 +233,11 @@ class Engine:
 
     def __repr__(self) -> str:
         return f"Engine({len(self._readers)} readers, {self.shelf!r})"
+
+
+def _places(key: str, info: RepoInfo, cas: CasClient) -> Places:
+    """What a failure to read a file from its CAS may be about."""
+    return Places(key[:16], str(info.repo), str(cas.origin) if cas.origin is not None else None)
 
 
 def _level_of_known(reader: FileReader) -> Level | None:

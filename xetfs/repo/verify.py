@@ -160,9 +160,14 @@ class _Judgement:
 
 
 async def _judge(reader: FileReader, names: Names, shelf: Shelf, *, deep: bool, on_bytes: OnBytes) -> _Judgement:
-    """Read a file once and compare its names; what is known and held of it follows from the answer."""
+    """Read a file and compare its names; what is known and held of it follows from the answer."""
     digest = Digest(names, reader.size, sha256=deep)
     runs = await _pass_by(reader, digest, on_bytes)
+    told = reader.source.names_of(runs)
+    if told.file != names.file:  # it did not come from the CAS, so it is checked by its other name; it is held by now
+        on_bytes(-reader.size)
+        digest = Digest(told, reader.size, sha256=deep)
+        runs = await _pass_by(reader, digest, on_bytes)
     verdicts = await trio.to_thread.run_sync(digest.verdicts)
     wrong = tuple(kind for kind, right in verdicts.items() if not right)
     if wrong:
