@@ -157,6 +157,65 @@ async def test_several_ranges_come_as_parts(hub: TestHub, http: httpx.AsyncClien
         assert data.removesuffix(b"\r\n") == stored[first : last + 1]
 
 
+async def test_what_several_ranges_get_is_a_choice(hub: TestHub, http: httpx.AsyncClient, sample: Sample) -> None:
+    body = (await ask(hub, http, sample, "bytes=0-3000000")).json()
+    name, entry = next((name, entries[0]) for name, entries in body["xorbs"].items() if len(entries[0]["ranges"]) > 2)
+    spans = [f"{item['bytes']['start']}-{item['bytes']['end']}" for item in entry["ranges"]]
+    stored = next((hub.storage.directory / "xorbs").rglob(name)).read_bytes()
+
+    async def get(*asked: str) -> httpx.Response:
+        return await http.get(entry["url"], headers={"Range": "bytes=" + ",".join(asked)})
+
+    hub.options.several_ranges = "signed"
+    assert [(await get(*asked)).status_code for asked in (spans, spans[:1], spans[:2], spans[::-1])] == [206, 206, 403, 403]
+    hub.options.several_ranges = "refused"
+    assert [(await get(*asked)).status_code for asked in (spans, spans[:1])] == [403, 206]
+    hub.options.several_ranges = "whole"
+    answer = await get(*spans)
+    assert answer.status_code == 200
+    assert stored.startswith(answer.content)
+    assert len(answer.content) > entry["ranges"][-1]["bytes"]["end"]
+    assert (await get(spans[0])).status_code == 206
+    assert (await get(spans[0], "0-1")).status_code == 403
+
+
+async def test_how_a_range_is_labelled_is_a_choice(hub: TestHub, http: httpx.AsyncClient, sample: Sample) -> None:
+    body = (await ask(hub, http, sample, "bytes=0-3000000")).json()
+    entry = next(iter(body["xorbs"].values()))[0]
+    span = entry["ranges"][0]["bytes"]
+    headers = {"Range": f"bytes={span['start']}-{span['end']}"}
+    right = await http.get(entry["url"], headers=headers)
+    hub.options.range_answers = "unlabelled"
+    answer = await http.get(entry["url"], headers=headers)
+    assert (answer.status_code, "content-range" in answer.headers, answer.content) == (206, False, right.content)
+    hub.options.range_answers = "ok"
+    answer = await http.get(entry["url"], headers=headers)
+    assert (answer.status_code, "content-range" in answer.headers, answer.content) == (200, False, right.content)
+
+
+async def test_several_ranges_may_cost_time(hub: TestHub, http: httpx.AsyncClient, sample: Sample) -> None:
+    body = (await ask(hub, http, sample, "bytes=0-3000000")).json()
+    entry = next(entry for entries in body["xorbs"].values() for entry in entries if len(entry["ranges"]) > 2)
+    spans = [f"{item['bytes']['start']}-{item['bytes']['end']}" for item in entry["ranges"]]
+    hub.options.range_cost_s = 0.01
+    for count in (1, len(spans)):
+        hub.log.reset()
+        await http.get(entry["url"], headers={"Range": "bytes=" + ",".join(spans[:count])})
+        [record] = hub.requests("transfer")
+        assert record.end is not None
+        assert record.end - record.start >= 0.01 * (count - 1)
+
+
+async def test_an_expired_url_is_answered_as_its_storage_does(hub: TestHub, http: httpx.AsyncClient, sample: Sample) -> None:
+    hub.options.url_lifetime_s = -1
+    body = (await ask(hub, http, sample, "bytes=0-9")).json()
+    entry = next(iter(body["xorbs"].values()))[0]
+    for status, words in ((403, "the signature has expired"), (400, "ExpiredToken")):
+        hub.options.expired_status = status  # type: ignore[assignment]
+        answer = await http.get(entry["url"], headers={"Range": "bytes=0-9"})
+        assert (answer.status_code, words in answer.text) == (status, True)
+
+
 async def test_a_url_carries_at_most_500_ranges(hub: TestHub, http: httpx.AsyncClient) -> None:
     xorb = hub.xet.add_xorb([number.to_bytes(4, "little") * 10 for number in range(2500)])
     _, stored = hub.xet.add_file_from_terms([Run(xorb, number, number + 1) for number in range(0, 2500, 2)])

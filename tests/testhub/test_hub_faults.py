@@ -67,6 +67,9 @@ async def test_replaced_answers(hub: TestHub, http: httpx.AsyncClient, url: str)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
     hub.faults.add(Fault("expire", count=1))
     assert (await http.get(url)).status_code == 403
+    hub.faults.add(Fault("expire", status=400, count=1))
+    answer = await http.get(url)
+    assert (answer.status_code, "ExpiredToken" in answer.text) == (400, True)
     hub.faults.add(Fault("redirect", location="http://127.0.0.1:1/", count=1))
     answer = await http.get(url)
     assert (answer.status_code, answer.headers["location"]) == (302, "http://127.0.0.1:1/")
@@ -83,6 +86,18 @@ async def test_altered_bodies(hub: TestHub, http: httpx.AsyncClient, url: str) -
     assert (await http.get(url)).content == BODY[:100_000]
     hub.faults.add(Fault("content_range", body="bytes 5-6/7", count=1))
     assert (await http.get(url, headers={"Range": "bytes=0-9"})).headers["content-range"] == "bytes 5-6/7"
+    hub.faults.add(Fault("content_range", count=1))
+    answer = await http.get(url, headers={"Range": "bytes=0-9"})
+    assert ("content-range" in answer.headers, answer.content) == (False, BODY[:10])
+    hub.faults.add(Fault("lengthen", after_bytes=9000, count=1))
+    answer = await http.get(url, headers={"Range": "bytes=0-9"})
+    assert (answer.headers["content-length"], answer.content) == ("9010", BODY[:10] + bytes(9000))
+    hub.faults.add(Fault("content_length", offset=-4, count=1))
+    answer = await http.get(url, headers={"Range": "bytes=0-9"})
+    assert (answer.headers["content-length"], answer.content) == ("6", BODY[:6])
+    hub.faults.add(Fault("content_length", offset=4, count=1))
+    with pytest.raises(httpx.RemoteProtocolError):
+        await http.get(url, headers={"Range": "bytes=0-9"})
     hub.faults.add(Fault("ignore_range", count=1))
     answer = await http.get(url, headers={"Range": "bytes=0-9"})
     assert (answer.status_code, answer.content) == (200, BODY)
