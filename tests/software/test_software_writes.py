@@ -19,13 +19,39 @@ SAVES = {
     "pandas": "import pandas; pandas.DataFrame({'a': [1]}).to_csv('tables/new.csv')",
     "pyarrow": "import pyarrow as pa, pyarrow.parquet as pq; pq.write_table(pa.table({'a': [1]}), 'tables/new.parquet')",
     "polars": "import polars; polars.DataFrame({'a': [1]}).write_parquet('tables/new.parquet')",
-    "lmdb": "import lmdb; lmdb.open('databases/words.lmdb')",
     "duckdb": "import duckdb; duckdb.connect().sql(\"copy (select 1) to 'tables/new.csv'\")",
-    "datasets": "import datasets; datasets.load_from_disk('saved').map(lambda row: {'more': 1})",
+    "datasets": "import datasets; datasets.load_from_disk('saved').save_to_disk('again')",
     "tokenizer": "from transformers import AutoTokenizer as A; A.from_pretrained('model').save_pretrained('model')",
     "zipfile": "import zipfile; zipfile.ZipFile('archives/plain.zip', 'a')",
     "tempfile": "import tempfile; tempfile.NamedTemporaryFile(dir='plain')",
 }
+
+# Programs that write beside what they read unless told otherwise: what fails, and what works (docs/semantics.md, Programs).
+OPTIONS = {
+    "sqlite wal": (
+        "import sqlite3; sqlite3.connect('file:databases/wal.sqlite?mode=ro', uri=True).execute('select * from words')",
+        "import sqlite3; sqlite3.connect('file:databases/wal.sqlite?immutable=1', uri=True).execute('select * from words')",
+    ),
+    "duckdb": (
+        "import duckdb; duckdb.connect('databases/facts.duckdb')",
+        "import duckdb; duckdb.connect('databases/facts.duckdb', read_only=True).sql('select * from facts').fetchall()",
+    ),
+    "lmdb": (
+        "import lmdb; lmdb.open('databases/words.lmdb')",
+        "import lmdb; assert lmdb.open('databases/words.lmdb', readonly=True).stat()['entries']",
+    ),
+    "datasets map": (
+        "import datasets; datasets.load_from_disk('saved').map(lambda row: {'more': 1})",
+        "import datasets; datasets.load_from_disk('saved').map(lambda row: {'more': 1}, keep_in_memory=True)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("program", "with_option"), OPTIONS.values(), ids=OPTIONS.keys())
+def test_programs_with_an_option_for_read_only_files(steady: Path, program: str, with_option: str) -> None:
+    assert run([sys.executable, "-c", program], cwd=steady).returncode == 1
+    done = run([sys.executable, "-c", with_option], cwd=steady)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("program", SAVES.values(), ids=SAVES.keys())
