@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +14,14 @@ from typing import Any, Final
 
 import pytest
 import witness_repo
-from conftest import Witness
 from mount_user import Mount, is_mounted
 from witness_programs import CasServer
+from witness_repo import Witness
 
 pytestmark = pytest.mark.witness
 
 COMPARED_BYTES: Final = 1024 * 1024
+STUBBORN_TRIES: Final = 50
 RANDOM_READS: Final = 400
 
 SERVERS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -27,13 +30,16 @@ SERVERS: Final[Mapping[str, Mapping[str, str]]] = {
     "version 1 only, 501": {"disable_v2_endpoints": "501"},
     "each answer 1 to 60 ms late": {"random_delay": "(1ms, 60ms)"},
     "each question 5 to 40 ms late": {"api_delay": "(5ms, 40ms)"},
-    "30 % errors and 50 to 300 ms late under load": {"congestion": "1,50,300,0.3"},
+    "4 % errors and 10 to 100 ms late under load": {"congestion": "1,10,100,0.04"},
     "one range a URL": {"max_ranges_per_fetch": "1"},
     "two ranges a URL": {"max_ranges_per_fetch": "2"},
     "URLs that live 300 ms": {"url_expiration": "300"},
-    "version 1, late, with errors": {"disable_v2_endpoints": "404", "random_delay": "(1ms, 20ms)", "congestion": "2,10,100,0.2"},
+    "version 1, late, with errors": {"disable_v2_endpoints": "404", "random_delay": "(1ms, 20ms)", "congestion": "2,10,50,0.04"},
 }
-"""What their server is told to be like."""
+"""What their server is told to be like. Errors are no more frequent than that a request fails five times in a row once in ten
+million: files of thousands of fragments take as many requests."""
+WITH_MODELS: Final = ("as it comes", "version 1 only")
+"""Where the models, some 500 MB, are read as well."""
 
 
 @contextmanager
@@ -92,18 +98,19 @@ def counters(mount: Mount) -> dict[str, int]:
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_every_file_comes_back_from_their_server(witness: Witness, tally: list[str], name: str) -> None:
-    files = witness.files()
+    files = [file for file in witness.files() if name in WITH_MODELS or not file.startswith("models/")]
     with mounted(witness, name, SERVERS[name]) as mount, ThreadPoolExecutor(4) as threads:
         done = sum(threads.map(lambda file: compare(witness.folder / file, mount.path / file), files))
         met = counters(mount)
     assert witness.hub.requests("cas") == witness.hub.requests("transfer") == []
     faults = met.get("net.retries", 0) + met.get("cas.url_refreshes", 0)
+    unlabelled = met.get("net.unlabelled_ranges", 0)
     if "congestion" in SERVERS[name]:
         assert faults
-    tally.append(f"{name}: {len(files)} files, {done:,} bytes right; {faults} faults met on the way")
+    tally.append(f"{name}: {len(files)} files, {done:,} bytes right; {faults} faults met, {unlabelled} ranges unlabelled")
 
 
-@pytest.mark.parametrize("name", ["as it comes", "version 1 only", "30 % errors and 50 to 300 ms late under load"])
+@pytest.mark.parametrize("name", ["as it comes", "version 1 only", "4 % errors and 10 to 100 ms late under load"])
 def test_any_place_of_any_file_comes_back(witness: Witness, tally: list[str], name: str) -> None:
     chance = random.Random(name)
     sizes = {file: (witness.folder / file).stat().st_size for file in witness.files()}
@@ -116,3 +123,32 @@ def test_any_place_of_any_file_comes_back(witness: Witness, tally: list[str], na
     with mounted(witness, f"any place {name}", SERVERS[name]) as mount, ThreadPoolExecutor(8) as threads:
         done = sum(threads.map(lambda file: compare_some(witness.folder / file, mount.path / file, places[file]), large))
     tally.append(f"{name}: {RANDOM_READS} reads anywhere, {done:,} bytes right")
+
+
+def compare_stubbornly(whole: Path, read: Path) -> tuple[int, int]:
+    """(bytes compared, failed reads): as `compare`, by a program that reads again what could not be read."""
+    done = failures = 0
+    with whole.open("rb") as expected, read.open("rb", buffering=0) as found:
+        while wanted := expected.read(COMPARED_BYTES):
+            for number in range(STUBBORN_TRIES):
+                try:
+                    got = os.pread(found.fileno(), len(wanted), done)
+                    break
+                except OSError as error:
+                    if error.errno != errno.EIO or number + 1 == STUBBORN_TRIES:
+                        raise
+                    failures += 1
+            assert got == wanted, f"{read} differs between {done} and {done + COMPARED_BYTES}"
+            done += len(wanted)
+    return done, failures
+
+
+def test_a_server_that_often_fails_costs_reads_but_never_bytes(witness: Witness, tally: list[str]) -> None:
+    files = [file for file in witness.files() if not file.startswith("models/")]
+    server = {"congestion": "1,5,50,0.3"}
+    with mounted(witness, "30 % errors", server) as mount, ThreadPoolExecutor(4) as threads:
+        each = list(threads.map(lambda file: compare_stubbornly(witness.folder / file, mount.path / file), files))
+        met = counters(mount)
+    done, failures = (sum(numbers) for numbers in zip(*each, strict=True))
+    faults = met["net.retries"] + met["net.failures"]
+    tally.append(f"30 % errors: {len(files)} files, {done:,} bytes right; {faults} faults met, {failures} reads repeated")

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 START_S, END_S = 20.0, 20.0
 
@@ -54,7 +55,7 @@ class CasServer:
     def configure(self, **values: str) -> None:
         """Its own `/simulation/set_config`: random_delay, api_delay, congestion, max_ranges_per_fetch, url_expiration, …"""
         for name, value in values.items():
-            self.post(f"/simulation/set_config?config={name}&value={value}", b"")
+            self.post(f"/simulation/set_config?config={quote(name)}&value={quote(value)}", b"")
 
     def post(self, path: str, body: bytes) -> bytes:
         request = urllib.request.Request(self.url + path, data=body, method="POST")

@@ -12,11 +12,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import loader_data
 import mount_data
+from mount_hub import HubProcess
 from witness_programs import CasServer
 
 from xetfs.protocol.hashes import FileId, MerkleHash, term_verification_hash
@@ -37,6 +39,19 @@ never = 2**40
 found = hf_xet.upload_files(paths, url, ("a token", never), lambda: ("a token", never), None, "model")
 print(json.dumps([[info.hash, info.filesize] for info in found]))
 """
+
+
+@dataclass(frozen=True)
+class Witness:
+    """The hub that names the files, the folder they were made in, and where their CAS server keeps them."""
+
+    base: Path
+    hub: HubProcess
+    folder: Path
+    held: Path
+
+    def files(self) -> list[str]:
+        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
 
 
 def make_files(folder: Path) -> None:
