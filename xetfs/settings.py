@@ -54,8 +54,12 @@ class Settings:
     """Read files in Xet through the CAS. Otherwise they are read as LFS files are, through the Hub's resolve route."""
 
     # The store
-    cache_dir: Path
-    """Where the chunk store lives; created 0700, refused when somebody else could write to it."""
+    cache_dir: Path | None
+    """Where the chunk store lives; created 0700, refused when somebody else could write to it. None to keep nothing on disk."""
+    cache_trusted: bool = False
+    """Use the directory whoever else may write there: whoever does decides what readers get."""
+    cache_in_memory_bytes: int = 64 * MIB
+    """Budget of a store in memory, beside `memory_bytes_max`: what a mount without a disk can afford within 350 MiB."""
     cache_bytes_max: int = 20 * GIB
     """Budget of the store on disk."""
     cache_free_share: float = 0.05

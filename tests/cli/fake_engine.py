@@ -39,7 +39,9 @@ def install(what: str) -> None:
             from fake_view import FakeRepoView
 
             if what == "works":
-                return FakeRepoView({"config.json": b"{}", "deep/data.bin": b"x" * 100_000})
+                view = FakeRepoView({"config.json": b"{}", "deep/data.bin": b"x" * 100_000})
+                view.ref = ref  # type: ignore[assignment]
+                return view
             if what in ("hangs", "interrupted"):
                 await trio.sleep_forever()
             if what == "dies":

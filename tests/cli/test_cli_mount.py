@@ -217,7 +217,10 @@ def test_umount_names_who_uses_it(command: Command, mountpoint: Path) -> None:
     with subprocess.Popen(["cat"], cwd=mountpoint / "deep", stdin=subprocess.PIPE) as user:
         code, _, complaints = command.run("umount", mountpoint)
         assert code == Exit.MOUNTPOINT
-        assert one_line(complaints) == f"xetfs: {mountpoint} is in use; used by cat ({user.pid})\n"
+        assert (
+            one_line(complaints)
+            == f"xetfs: {mountpoint} is in use; used by cat ({user.pid}); --lazy unmounts it, and they go on\n"
+        )
         assert tree(mountpoint) == CONTENT
         user.communicate(b"")
     assert command.run("umount", mountpoint)[0] == 0

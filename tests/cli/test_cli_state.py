@@ -5,15 +5,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
-from xetfs.cli.state import MountRecord, file_for
+import pytest
+
+from xetfs.cli import state
+from xetfs.cli.state import MountRecord, all_records, log_file, record_file
 
 
 def test_each_directory_has_its_own_file(tmp_path: Path) -> None:
     env = {"XDG_STATE_HOME": str(tmp_path)}
-    names = {file_for(Path(path), ".log", env) for path in ("/mnt/a", "/mnt-a", "/mnt/A", "/mnt/" + "x" * 300, "/")}
-    assert len(names) == 5
-    assert all(name.parent == tmp_path / "xetfs" and len(name.name) < 100 for name in names)
+    for file in (log_file, record_file):
+        names = {file(Path(path), env) for path in ("/mnt/a", "/mnt-a", "/mnt/A", "/mnt/" + "x" * 300, "/")}
+        assert len(names) == 5
+        assert all(name.parent == tmp_path / "xetfs" and len(name.name) < 100 for name in names)
 
 
 def test_a_record_of_a_running_process_is_read_back(tmp_path: Path) -> None:
@@ -57,3 +62,32 @@ def test_waiting_for_the_end(tmp_path: Path) -> None:
         assert not record.wait_ended(0)
         process.communicate(b"\n")
         assert record.wait_ended(20)
+
+
+def test_a_record_of_another_pid_namespace_says_nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers that share a home directory have processes of the same numbers, perhaps started at the same tick."""
+    env = {"XDG_STATE_HOME": str(tmp_path)}
+    mine = MountRecord.of_this_process(Path("/mnt"), "r", "c")
+    mine.write(record_file(Path("/mnt"), env))
+    assert mine.is_running()
+    theirs = dataclasses.replace(mine, namespace=f"{mine.namespace}1", commit="d")
+    assert not theirs.is_running()
+    assert theirs.wait_ended(0)
+    theirs.write(tmp_path / "xetfs/theirs.json")
+    assert list(all_records(env)) == [mine]
+    monkeypatch.setattr(state.os, "uname", lambda: SimpleNamespace(nodename="another"))
+    assert record_file(Path("/mnt"), env) != tmp_path / "xetfs/theirs.json"
+    assert not record_file(Path("/mnt"), env).exists()
+
+
+@pytest.mark.root
+def test_another_pid_namespace_has_records_of_its_own(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from xetfs.cli.state import record_file; "
+        "print(record_file(Path('/mnt'), {'XDG_STATE_HOME': sys.argv[1]}))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    here = subprocess.run(command, capture_output=True, text=True, check=True)
+    there = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", *command], capture_output=True, text=True, check=True)
+    assert here.stdout
+    assert here.stdout != there.stdout

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +31,7 @@ async def answer() -> Mapping[str, object]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "run" / "1.sock"
+    return tmp_path / "run" / "boot-1.sock"
 
 
 async def test_each_connection_gets_one_document(path: Path) -> None:
@@ -84,12 +86,61 @@ async def test_a_path_longer_than_an_address(tmp_path: Path) -> None:
 
 async def test_what_killed_processes_left_is_removed(path: Path) -> None:
     path.parent.mkdir(mode=0o700)
-    nobody = 2**22 + 1  # above any number of a process
-    for name in (path.name, f"{nobody}.sock", f"{os.getpid()}.sock", "notes.txt", "x.sock"):
-        (path.parent / name).touch()
-    async with open_control(path, answer):
-        assert sorted(os.listdir(path.parent)) == sorted([path.name, f"{os.getpid()}.sock", "notes.txt", "x.sock"])
-        assert (await ask_in_thread(path))["pid"] == 5
+    left, elsewhere = path.parent / "boot-left.sock", path.parent / "other-left.sock"
+    for place in (left, elsewhere):
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(place))
+            listening.listen()
+    (path.parent / "notes.txt").touch()
+    async with open_control(path.with_name("boot-new.sock"), answer):
+        # Of a socket of another kernel, on a file system that both share, nobody here can tell.
+        assert sorted(os.listdir(path.parent)) == ["boot-new.sock", "notes.txt", "other-left.sock"]
+
+
+async def test_the_socket_of_another_pid_namespace_is_left(path: Path) -> None:
+    """Whoever listens is asked by connecting: its number means nothing here."""
+    first, second = path.with_name("boot-1.sock"), path.with_name("boot-2.sock")
+    async with open_control(first, answer), open_control(second, answer):
+        assert (await ask_in_thread(first))["pid"] == 5
+        assert (await ask_in_thread(second))["pid"] == 5
+
+
+async def is_answered(path: Path) -> bool:
+    try:
+        return bool(await ask_in_thread(path))
+    except Unavailable:
+        return False
+
+
+@pytest.mark.root
+async def test_the_socket_of_a_real_container_is_left(path: Path) -> None:
+    program = """
+import sys, trio
+from pathlib import Path
+from xetfs.control.server import open_control
+
+async def answer():
+    return {"pid": 1}
+
+async def main():
+    async with open_control(Path(sys.argv[1]), answer):
+        print("ready", flush=True)
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
+    first, second = path.with_name("boot-1.sock"), path.with_name("boot-2.sock")
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", program, str(first)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as container:
+        assert container.stdout is not None
+        assert await trio.to_thread.run_sync(container.stdout.readline) == b"ready\n"
+        async with open_control(second, answer):
+            assert (await ask_in_thread(first))["pid"] == 1
+        container.kill()
+    while await is_answered(first):  # until its process has noticed
+        pass
+    async with open_control(second, answer):
+        assert os.listdir(path.parent) == ["boot-2.sock"]
 
 
 async def test_an_error_is_told_as_one_and_hurts_nothing_else(path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -33,7 +33,7 @@ async def main(mountpoint: Path, mode: str) -> None:
     settings = Settings(cache_dir=Path("/nowhere"), operation_deadline_s=2)
     crash = trio.Event()
 
-    def ready() -> None:
+    def ready(device: str) -> None:
         print("ready", flush=True)
         if mode == "crash":
             crash.set()

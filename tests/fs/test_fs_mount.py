@@ -217,7 +217,7 @@ def test_something_foreign_on_a_dead_mount_is_left_alone(mountpoint: Path) -> No
         assert libc.mount(source, os.fsencode(mountpoint), kind, 0, b"size=4k") == 0, os.strerror(ctypes.get_errno())
     refused = Daemon(mountpoint)
     assert refused.first_line.startswith("refused MountpointUnusable: ")
-    assert "is already a mount (x, tmpfs)" in refused.first_line
+    assert "is already a mount (x, tmpfs) above one of xetfs" in refused.first_line
     refused.finish()
     outside.unmount(mountpoint)
     with mounted(mountpoint):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,15 +32,65 @@ def test_a_directory_is_made_private_with_all_that_is_in_it(tmp_path: Path, open
         assert path.stat().st_mode & 0o700 == expected & 0o700, path
 
 
-@pytest.mark.parametrize("mode", [0o770, 0o777, 0o1777, 0o720, 0o702])
-def test_a_directory_that_others_can_write_to_is_refused(mode: int, tmp_path: Path, open_store: OpenStore) -> None:
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o2777, 0o1777, 0o720, 0o702])
+def test_below_a_directory_that_others_can_write_to_a_private_one_is_used(
+    mode: int, tmp_path: Path, open_store: OpenStore
+) -> None:
+    """A volume of a pod has such a mode, and cannot be given another."""
     cache = tmp_path / "cache"
     cache.mkdir()
     cache.chmod(mode)
-    with pytest.raises(StoreFailed, match="others may write") as caught:
+    open_store().put_record("map", "key", b"value")
+    [private] = cache.iterdir()
+    assert private.name == f"xetfs-{os.geteuid()}"
+    assert stat.S_IMODE(private.stat().st_mode) & 0o777 == 0o700
+    assert open_store().get_record("map", "key") == b"value"
+
+
+@pytest.mark.parametrize("kind", ["a link", "open to others", "a file", "of somebody else"])
+def test_a_private_directory_that_is_not_private_is_refused(
+    tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    cache.chmod(0o777)
+    private = cache / f"xetfs-{os.geteuid()}"
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    if kind == "a link":
+        private.symlink_to(tmp_path / "elsewhere")
+    elif kind == "a file":
+        private.touch()
+    else:
+        private.mkdir()
+        private.chmod(0o777 if kind == "open to others" else 0o700)
+    if kind == "of somebody else":
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+        private.rename(cache / "xetfs-12345")
+    with pytest.raises(StoreFailed) as caught:
         open_store()
-    assert f"chmod 700 {cache}" in caught.value.hint
-    assert list(cache.iterdir()) == []
+    assert caught.value.hint
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_directory_that_the_user_trusts_is_used_as_it_is(
+    tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(0o777)
+    open_store(cache_trusted=True).put_record("map", "key", b"value")
+    assert (tmp_path / "cache/cache.db").exists()
+    assert not list((tmp_path / "cache").glob("xetfs-*"))
+
+
+@pytest.mark.root
+def test_directories_that_root_makes_in_a_home_belong_to_its_user(tmp_path: Path, open_store: OpenStore) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    os.chown(home, 12345, 54321)
+    open_store(cache_dir=home / ".cache" / "deep" / "xetfs")
+    owners = [(found.stat().st_uid, found.stat().st_gid) for found in (home / ".cache", home / ".cache/deep")]
+    assert owners == [(12345, 54321)] * 2
+    assert (home / ".cache/deep/xetfs").stat().st_uid == 0
 
 
 def test_a_directory_of_somebody_else_is_refused(tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,13 +126,12 @@ def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path, open_store:
     assert (tmp_path / "cache").read_text() == "mine"
 
 
-def test_a_directory_that_anybody_could_replace_is_refused(tmp_path: Path, open_store: OpenStore) -> None:
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o2777])
+def test_a_private_directory_on_an_open_volume_is_used(tmp_path: Path, open_store: OpenStore, mode: int) -> None:
     (tmp_path / "open").mkdir()
-    (tmp_path / "open").chmod(0o777)
-    with pytest.raises(StoreFailed, match="anybody could replace"):
-        open_store(cache_dir=tmp_path / "open" / "cache")
-    (tmp_path / "open").chmod(0o1777)
+    (tmp_path / "open").chmod(mode)
     assert open_store(cache_dir=tmp_path / "open" / "cache").statistics().state == "ok"
+    assert (tmp_path / "open/cache/cache.db").exists()
 
 
 def test_a_name_with_a_variable_is_refused(tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:

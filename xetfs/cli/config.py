@@ -7,8 +7,11 @@ anything is started: a value that cannot be is one line and exit code 2.
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -35,6 +38,8 @@ class Choices:
 
     cache_dir: Path | None = None
     cache_size: str | None = None
+    cache: bool = True
+    trust_cache_dir: bool = False
     token_file: Path | None = None
     offline: bool = False
     verify: Literal["auto", "proof", "off"] = "auto"
@@ -43,18 +48,51 @@ class Choices:
 def settings_from(choices: Choices, env: Mapping[str, str]) -> Settings:
     """Raises InvalidArgument. Paths come out absolute, as a daemon changes its directory."""
     endpoint = find_endpoint(env)
+    offline = choices.offline or _is_set(env, "HF_HUB_OFFLINE") or _is_set(env, "TRANSFORMERS_OFFLINE")
+    if offline and not choices.cache:
+        raise InvalidArgument("offline, with --no-cache there is nothing to serve", hint="leave out one of them")
     return Settings(
         endpoint=endpoint,
         credentials=find_credentials(choices.token_file, env),
-        offline=choices.offline or _is_set(env, "HF_HUB_OFFLINE") or _is_set(env, "TRANSFORMERS_OFFLINE"),
+        offline=offline,
         xet=not _is_set(env, "HF_HUB_DISABLE_XET"),
         verify=choices.verify,
         cache_bytes_max=_cache_bytes(choices.cache_size or DEFAULT_CACHE_SIZE),
-        cache_dir=(choices.cache_dir or base_dir(env, "XDG_CACHE_HOME", ".cache") / "xetfs").absolute(),
+        cache_dir=find_cache_dir(choices, env),
+        cache_trusted=choices.trust_cache_dir,
         proxy=find_proxy(endpoint, env),
         no_proxy=tuple(host.strip() for host in _first(env, "no_proxy", "NO_PROXY").split(",") if host.strip()),
         ca_file=find_ca_file(env),
     )
+
+
+def find_cache_dir(choices: Choices, env: Mapping[str, str]) -> Path | None:
+    """Where the cache lies, or None for none. Raises InvalidArgument."""
+    if choices.cache:
+        return (choices.cache_dir or own_base_dir(env, "XDG_CACHE_HOME", ".cache") / "xetfs").absolute()
+    if choices.cache_dir is not None or choices.cache_size is not None or choices.trust_cache_dir:
+        raise InvalidArgument("--no-cache leaves no cache to choose", hint="leave out --cache-dir and the like")
+    return None
+
+
+def own_base_dir(env: Mapping[str, str], variable: str, default: str) -> Path:
+    """The same for what this process makes: of root's own home where root has the environment of somebody else.
+
+    `sudo -E` and `su` keep HOME, and what root made there would be in its owner's way.
+    """
+    found = base_dir(env, variable, default)
+    if os.geteuid() == 0 and not _is_roots(found):
+        with suppress(KeyError):
+            return Path(pwd.getpwuid(0).pw_dir) / default
+    return found
+
+
+def _is_roots(path: Path) -> bool:
+    """Whether a directory, or what is there of those above it, belongs to root."""
+    for each in (path, *path.parents):
+        with suppress(OSError):
+            return each.stat().st_uid == 0
+    return True
 
 
 def base_dir(env: Mapping[str, str], variable: str, default: str) -> Path:

@@ -13,6 +13,7 @@ from typing import Final
 
 from xetfs.cli.redact import redact
 from xetfs.errors import InvalidArgument
+from xetfs.store.directory import make_directories
 
 LOG_BYTES_MAX: Final = 10 * 1024 * 1024
 LOG_HINT: Final = "choose another with --log-file"
@@ -33,7 +34,7 @@ def open_log(path: Path) -> None:
     Raises InvalidArgument when it cannot be written, or could make the mount wait: a FIFO, a socket.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directories(path.parent)
         # Not blocking: opening a FIFO would wait for its reader.
         fd = os.open(
             path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600

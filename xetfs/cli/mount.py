@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -17,7 +18,7 @@ from xetfs.cli.config import DEFAULT_CACHE_SIZE, Choices, settings_from
 from xetfs.cli.daemon import Failed, Ready, Started, run_in_background
 from xetfs.cli.exits import Exit
 from xetfs.cli.status import printable, size
-from xetfs.errors import InvalidArgument, MachineUnfit, Unavailable
+from xetfs.errors import InvalidArgument, MachineUnfit, Unavailable, XetfsError
 from xetfs.protocol.names import RepoRef
 from xetfs.settings import Settings
 
@@ -29,6 +30,8 @@ OPEN_S: Final = 45.0
 """Limit for finding the repo and its root directory: a few attempts at a server that does not answer."""
 WAIT_S: Final = 90.0
 """Limit for the whole way to a listed directory; the parts have limits of their own, which add up to less."""
+CHECK_S: Final = 10.0
+"""Limit for judging the directory to mount on; only another file system that hangs reaches it."""
 FILES_OPEN_MAX: Final = 65536
 FUSE_CONF: Final = Path("/etc/fuse.conf")
 
@@ -76,6 +79,12 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--log-file", metavar="FILE", type=Path, help="log here rather than under ~/.local/state/xetfs")
     parser.add_argument("--cache-dir", metavar="DIR", type=Path, help="where to keep what was fetched (~/.cache/xetfs)")
     parser.add_argument("--cache-size", metavar="SIZE", help=f"how much of it to keep, such as 500M or 1T ({DEFAULT_CACHE_SIZE})")
+    parser.add_argument("--no-cache", action="store_true", help="keep nothing on disk; what was read is fetched again later")
+    parser.add_argument(
+        "--trust-cache-dir",
+        action="store_true",
+        help="use the cache directory although others may write to it: they decide what you read",
+    )
     parser.add_argument("--offline", action="store_true", help="make no request; serve what is in the cache")
     parser.add_argument(
         "--verify",
@@ -99,28 +108,34 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from xetfs.cli import log as logs
-    from xetfs.cli.state import file_for
-    from xetfs.fs import mountpoint as outside
+    from xetfs.cli.state import log_file
 
     ref = RepoRef.parse(arguments.repo)
     if "" in arguments.prefetch:
         raise InvalidArgument("--prefetch is empty", hint="'*' is every file")
+    if arguments.prefetch and arguments.no_cache:
+        raise InvalidArgument("--prefetch fills the cache, and --no-cache has none", hint="leave out one of them")
     choices = Choices(
         cache_dir=arguments.cache_dir,
         cache_size=arguments.cache_size,
+        cache=not arguments.no_cache,
+        trust_cache_dir=arguments.trust_cache_dir,
         token_file=arguments.token_file,
         offline=arguments.offline,
         verify=arguments.verify,
     )
     settings = settings_from(choices, os.environ)
-    path = outside.resolve(arguments.directory)
-    os.umask(0o077)
+    # Nothing is made before all of this is known to be usable: what is refused leaves no trace.
+    path = check_mountpoint(arguments.directory)
     log: Path | None = None
     if not arguments.foreground or arguments.log_file is not None:
-        log = arguments.log_file.absolute() if arguments.log_file is not None else file_for(path, ".log", os.environ)
-        logs.open_log(log)
+        log = arguments.log_file.absolute() if arguments.log_file is not None else log_file(path, os.environ)
+    check_places(path, settings.cache_dir, log)
     if arguments.allow_other:
         check_allow_other(settings)
+    os.umask(0o077)
+    if log is not None:
+        logs.open_log(log)
     plan = MountPlan(ref, path, settings, arguments.allow_other, tuple(arguments.prefetch), arguments.verbose, log)
     if log is None or arguments.foreground:
         serve(plan, tell)
@@ -139,6 +154,46 @@ def tell(started: Started) -> None:
     print(started.message, flush=True)
     for warning in started.warnings:
         print(f"xetfs: warning: {warning}", file=sys.stderr, flush=True)
+
+
+def check_mountpoint(directory: Path) -> Path:
+    """Check that a directory can be mounted on, and that this machine can mount; the path to mount on.
+
+    Raises MountpointUnusable, MachineUnfit. Waits for a foreign file system that hangs there, but not for ever.
+    """
+    from xetfs.fs import mountpoint as outside
+
+    found: list[Path | XetfsError] = []
+
+    def check() -> None:
+        try:
+            outside.check_machine()
+            found.append(outside.check(directory))
+        except XetfsError as exc:
+            found.append(exc)
+
+    asking = threading.Thread(target=check, daemon=True)
+    asking.start()
+    asking.join(CHECK_S)
+    if not found:
+        raise outside.does_not_answer(directory)
+    if isinstance(found[0], XetfsError):
+        raise found[0]
+    return found[0]
+
+
+def check_places(mountpoint: Path, cache_dir: Path | None, log: Path | None) -> None:
+    """Raises InvalidArgument when something that the mount needs would lie under it, where it could not be reached any more."""
+    from xetfs.cli.state import state_dir
+
+    places = (
+        ("the cache directory", cache_dir, "name another with --cache-dir"),
+        ("the log", log, "name another with --log-file"),
+        ("the record of the mount", state_dir(os.environ), "set XDG_STATE_HOME to a directory elsewhere"),
+    )
+    for what, place, hint in places:
+        if place is not None and Path(os.path.realpath(place)).is_relative_to(mountpoint):
+            raise InvalidArgument(f"{what} {place} would lie inside the mount", hint=hint)
 
 
 def check_allow_other(settings: Settings) -> None:
@@ -182,23 +237,23 @@ def serve(plan: MountPlan, ready: Ready) -> None:
 async def _serve(plan: MountPlan, ready: Ready) -> None:
     import logging
 
-    from xetfs.cli.state import MountRecord, control_socket, file_for
+    from xetfs.cli.state import MountRecord, control_socket, record_file
 
     try:
-        from xetfs.fs.mount import prepare_mountpoint, serve_mount
+        from xetfs.fs.mount import serve_mount
     except ImportError as exc:
         raise MachineUnfit(f"pyfuse3 cannot be loaded: {exc}", hint="install libfuse3: apt install fuse3 libfuse3-3") from None
     from xetfs.control.server import open_control
     from xetfs.repo import open_engine
 
     log = logging.getLogger(__name__)
-    path = await prepare_mountpoint(plan.path)
-    record_file = file_for(path, ".json", os.environ)
+    path = plan.path
+    kept = record_file(path, os.environ)
     async with open_engine(plan.settings) as engine, AsyncExitStack() as stack:
         view = await _open_repo(engine, plan.ref)
         preload = await _open_preload(engine, view, plan.prefetch, stack)
         answer = partial(_describe, engine, view, preload, path, plan.settings, time.monotonic())
-        control = str(control_socket(os.environ))
+        control = str(control_socket(path, os.environ))
         try:
             await stack.enter_async_context(open_control(Path(control), answer))
         except OSError as exc:
@@ -206,11 +261,13 @@ async def _serve(plan: MountPlan, ready: Ready) -> None:
             control = ""
         record = MountRecord.of_this_process(path, str(view.ref), view.commit, control=control)
 
-        def on_ready() -> None:
+        def on_ready(device: str) -> None:
+            nonlocal record
+            record = replace(record, device=device)
             try:
-                record.write(record_file)
+                record.write(kept)
             except OSError as exc:
-                log.warning("no record of this mount, umount will not wait for its end file=%s: %s", record_file, exc.strerror)
+                log.warning("no record of this mount, umount will not wait for its end file=%s: %s", kept, exc.strerror)
             warnings = prefetch_warnings(preload.progress) if preload is not None else ()
             ready(Started(f"mounted {view.ref} ({view.commit[:12]}) at {path}", warnings))
             if preload is not None:
@@ -221,7 +278,7 @@ async def _serve(plan: MountPlan, ready: Ready) -> None:
                 view, path, plan.settings, counters=engine.counters, allow_other=plan.allow_other, on_ready=on_ready
             )
         finally:
-            record.remove(record_file)
+            record.remove(kept)
 
 
 async def _open_preload(engine: Engine, view: RepoView, globs: tuple[str, ...], stack: AsyncExitStack) -> Preload | None:

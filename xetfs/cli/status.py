@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,8 @@ Document = Mapping[str, Any]
 DESCRIPTION: Final = """\
 Show how each of your mounts is: what it serves, what it has read and fetched, how sure the files are that
 were read, and how the cache stands. States: serving; silent (its process lives and does not answer);
-dead (its process has ended, the directory is still mounted: 'xetfs umount DIR'); unknown (it has left no record).
+dead (its process has ended, the directory is still mounted: 'xetfs umount DIR'); detached (unmounted, and its
+process goes on for what is still open or mounted elsewhere); unknown (it has left no record).
 """
 
 
@@ -56,12 +57,23 @@ def describe_mounts(env: Mapping[str, str], only: Path | None) -> Iterator[Docum
     from xetfs.fs import mountpoint as outside
 
     mine = (0, None) if os.geteuid() == 0 else (os.geteuid(),)
-    mounted = {mount.path for mount in outside.mounts() if mount.fs_type == outside.FS_TYPE and mount.owner in mine}
+    devices = {mount.path: mount.device for mount in outside.mounts() if mount.fs_type == outside.FS_TYPE and mount.owner in mine}
     records = {record.mountpoint: record for record in all_records(env)}
-    for path in sorted(mounted | {path for path, record in records.items() if record.is_running()}):
+    # A bind mount of one that has a record is a part of that, and no mount of its own.
+    parts = {path for path, device in devices.items() if path not in records and _has_record(device, records.values())}
+    for path in sorted((set(devices) - parts) | {path for path, record in records.items() if record.is_running()}):
         if only is None or path == str(only):
             record = records.get(path)
-            yield describe(record) if record is not None else {"state": "unknown", "mountpoint": path}
+            if record is None:
+                yield {"state": "unknown", "mountpoint": path}
+            elif record.device and record.is_running() and devices.get(path) != record.device:
+                yield {**describe(record), "state": "detached"}
+            else:
+                yield describe(record)
+
+
+def _has_record(device: str, records: Iterable[MountRecord]) -> bool:
+    return any(record.device == device and record.is_running() for record in records)
 
 
 def describe(record: MountRecord) -> Document:
@@ -91,7 +103,7 @@ def in_words(document: Document) -> str:
         folder = f"/{document['subfolder']}" if document.get("subfolder") else ""
         revision = f"@{document['revision']}" if "revision" in document else ""
         lines.append(f"  repo      {printable(document['repo'] + folder + revision)} ({document['commit'][:12]})")
-    if document["state"] != "serving":
+    if "counters" not in document:
         if "pid" in document:
             lines.append(f"  process   {document['pid']}")
         if document.get("reason"):
@@ -117,7 +129,8 @@ def _details(document: Document) -> Iterator[str]:
     if wrong:
         yield f"  WRONG     {wrong} times data came that was not what its hash says; see the log"
     failing = f", {store['state']}: {printable(store['failure'])}" if store["state"] != "ok" else ""
-    yield f"  cache     {size(store['bytes'])} of {size(store['bytes_max'])} in {printable(document['cache_dir'])}{failing}"
+    where = f"in {printable(document['cache_dir'])}" if document["cache_dir"] is not None else "in memory (--no-cache)"
+    yield f"  cache     {size(store['bytes'])} of {size(store['bytes_max'])} {where}{failing}"
 
 
 DETOURS_SHOWN_MAX: Final = 5

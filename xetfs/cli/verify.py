@@ -61,6 +61,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("-v", "--verbose", action="store_true", help="log to stderr")
     parser.add_argument("--cache-dir", metavar="DIR", type=Path, help="where to keep what was fetched")
     parser.add_argument("--cache-size", metavar="SIZE", help="how much of it to keep")
+    parser.add_argument("--trust-cache-dir", action="store_true", help="use it although others may write to it")
     parser.add_argument("--offline", action="store_true", help="make no request; check what is in the cache")
     parser.add_argument("--token-file", metavar="FILE", type=Path, help="read the Hub token from here")
     parser.set_defaults(run=run, reports=True)
@@ -70,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     choices = Choices(
         cache_dir=arguments.cache_dir,
         cache_size=arguments.cache_size,
+        trust_cache_dir=arguments.trust_cache_dir,
         token_file=arguments.token_file,
         offline=arguments.offline,
     )
@@ -123,9 +125,9 @@ def find_mount(text: str) -> Path | None:
 
 def ask_mount(mountpoint: Path, env: Mapping[str, str]) -> Mapping[str, Any]:
     """What a mount tells of itself. Raises MountpointUnusable if it does not."""
-    from xetfs.cli.state import MountRecord, file_for
+    from xetfs.cli.state import MountRecord, record_file
 
-    record = MountRecord.read(file_for(mountpoint, ".json", env))
+    record = MountRecord.read(record_file(mountpoint, env))
     document = describe(record) if record is not None else {"state": "dead or another user's"}
     if document["state"] != "serving":
         raise MountpointUnusable(
@@ -151,7 +153,7 @@ def settings_like(document: Mapping[str, Any], settings: Settings, choices: Choi
     environment's token is not for that one."""
     if document["endpoint"] != settings.endpoint:
         raise InvalidArgument("that mount is of another Hub", hint=f"set HF_ENDPOINT={document['endpoint']}, and its token")
-    if choices.cache_dir is not None:
+    if choices.cache_dir is not None or document["cache_dir"] is None:
         return settings
     bytes_max = settings.cache_bytes_max if choices.cache_size is not None else int(document["cache_bytes_max"])
     return replace(settings, cache_dir=Path(document["cache_dir"]), cache_bytes_max=bytes_max)

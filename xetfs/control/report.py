@@ -40,7 +40,7 @@ async def describe_mount(
         "endpoint": settings.endpoint,
         "offline": settings.offline,
         "verify": settings.verify,
-        "cache_dir": str(settings.cache_dir),
+        "cache_dir": str(settings.cache_dir) if settings.cache_dir is not None else None,
         "cache_bytes_max": settings.cache_bytes_max,
         "prefetch": asdict(prefetch) if prefetch is not None else None,
         "detours": dict(statistics.detours),

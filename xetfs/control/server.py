@@ -33,7 +33,7 @@ Answer = Callable[[], Awaitable[Mapping[str, object]]]
 
 @asynccontextmanager
 async def open_control(path: Path, answer: Answer) -> AsyncIterator[None]:
-    """Answer at the socket `path` for as long as the context lasts. A socket that was left there is replaced.
+    """Answer at the socket `path`, which is a new name, for as long as the context lasts.
 
     answer: makes the document, anew for each connection. Raises OSError if there can be no socket at that place.
     """
@@ -58,14 +58,15 @@ def _remove(path: Path) -> None:
 def _listen(path: Path) -> trio.SocketListener:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with address_in(path.parent, path.name) as (address, directory):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path.name, dir_fd=directory)
-        _remove_left_over(directory)
+        _remove_left_over(directory, path.name.partition("-")[0])
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            listening.bind(address)
-            os.chmod(path.name, 0o600, dir_fd=directory)
+            # It gets its name when it listens: a socket that does not is taken for one that a killed process left.
+            hidden = f".{path.name}"
+            listening.bind(f"{address[: -len(path.name)]}{hidden}")
+            os.chmod(hidden, 0o600, dir_fd=directory)
             listening.listen(CONNECTIONS_MAX)
+            os.rename(hidden, path.name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
             listening.close()
             raise
@@ -73,22 +74,28 @@ def _listen(path: Path) -> trio.SocketListener:
     return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
 
 
-def _remove_left_over(directory: int) -> None:
-    """Remove sockets of processes that were killed: a socket is named after the number of its process."""
+def _remove_left_over(directory: int, kernel: str) -> None:
+    """Remove sockets at which nobody listens: their processes were killed.
+
+    kernel: how the names of sockets of this kernel begin. It says so for processes of every PID namespace, as containers may
+    share the directory, and not for those of other machines, which may share it too.
+    """
     for name in os.listdir(directory):
-        number = name.removesuffix(".sock")
-        if name.endswith(".sock") and number.isdecimal() and _has_ended(number):
+        if name.endswith(".sock") and name.startswith(f"{kernel}-") and _is_left_over(f"/proc/self/fd/{directory}/{name}"):
             with contextlib.suppress(OSError):
                 os.unlink(name, dir_fd=directory)
 
 
-def _has_ended(process: str) -> bool:
-    """Whether a process is gone, or only waits for its parent to notice that it ended."""
-    try:
-        state = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0]
-    except (OSError, IndexError):
-        return True
-    return state in (b"Z", b"X")
+def _is_left_over(address: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.setblocking(False)
+        try:
+            connection.connect(address)
+        except ConnectionRefusedError:
+            return True
+        except OSError:  # its backlog is full, for example
+            return False
+    return False
 
 
 async def _serve(answer: Answer, slots: trio.CapacityLimiter, stream: trio.SocketStream) -> None:

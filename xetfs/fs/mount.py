@@ -17,6 +17,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -55,22 +56,22 @@ async def serve_mount(
     *,
     counters: Counters,
     allow_other: bool,
-    on_ready: Callable[[], None],
+    on_ready: Callable[[str], None],
 ) -> None:
     """Mount `view` on an empty directory and serve it until it is unmounted.
 
-    on_ready: called once, when the directory can be listed.
+    on_ready: called once, when the directory can be listed, with the `major:minor` of the mount.
     Raises MountpointUnusable and MachineUnfit before it is ready, with nothing left mounted; the errors of listing the root
     directory; trio.TooSlowError when that takes longer than an operation may.
     """
     logging.getLogger(pyfuse3.__name__).addFilter(is_news)
     with trio.fail_after(settings.operation_deadline_s):
         await view.children(view.root)
-    path = await prepare_mountpoint(mountpoint)
     operations = Operations(view, deadline_s=settings.operation_deadline_s, counters=counters)
-    session = _Session(operations, path, mount_options(view, allow_other=allow_other))
     with trio.open_signal_receiver(*END_SIGNALS) as signals:
-        session.mount()
+        async with _claimed(mountpoint) as path:
+            session = _Session(operations, path, mount_options(view, allow_other=allow_other))
+            session.mount()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope, path)
@@ -81,7 +82,7 @@ async def serve_mount(
                 )
                 spare_garbage_collection()
                 log.info("mounted path=%s repo=%s commit=%s", path, view.repo, view.commit)
-                on_ready()
+                on_ready(device)
                 session.ready = True
         except BaseExceptionGroup as group:
             cancelled, others = group.split(trio.Cancelled)
@@ -152,13 +153,19 @@ class _Session:
         self._operations.close()
 
 
-async def prepare_mountpoint(mountpoint: Path) -> Path:
-    """Check the directory to mount on, and clear away dead mounts of ours; the path to mount on. Raises MountpointUnusable,
-    MachineUnfit."""
+@asynccontextmanager
+async def _claimed(mountpoint: Path) -> AsyncIterator[Path]:
+    """`outside.claimed`, whose beginning may wait for a foreign file system. Raises MountpointUnusable, MachineUnfit."""
     outside.check_machine()
-    with trio.move_on_after(PREPARE_S):
-        return await trio.to_thread.run_sync(outside.prepare, mountpoint, abandon_on_cancel=True)
-    raise MountpointUnusable(f"{mountpoint} does not answer", hint="another file system hangs there; choose another directory")
+    claim = outside.claimed(mountpoint)
+    with trio.move_on_after(PREPARE_S) as scope:
+        path = await trio.to_thread.run_sync(claim.__enter__, abandon_on_cancel=True)
+    if scope.cancelled_caught:
+        raise outside.does_not_answer(mountpoint)
+    try:
+        yield path
+    finally:
+        claim.__exit__(None, None, None)
 
 
 async def _wait_listed(path: Path) -> str:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -23,6 +25,7 @@ from typing import Final, Literal
 from xetfs.errors import MachineUnfit, MountpointUnusable
 
 FS_TYPE: Final = "fuse.xetfs"
+AUTOMOUNT_TYPE: Final = "autofs"
 FUSE_DEVICE: Final = Path("/dev/fuse")
 STACKED_MAX: Final = 16
 """Dead mounts on one directory that are cleared in one go."""
@@ -78,6 +81,11 @@ def mount_at(path: Path) -> Mount | None:
     return found
 
 
+def others_of(path: Path, device: str) -> list[str]:
+    """Where else in this mount namespace a file system, or a part of it, is mounted: its bind mounts."""
+    return [mount.path for mount in mounts() if mount.device == device and mount.path != str(path)]
+
+
 def state_of(path: Path) -> Literal["alive", "dead"]:
     """Whether the mount at `path` answers. Waits for its daemon."""
     try:
@@ -93,20 +101,34 @@ def resolve(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def prepare(path: Path) -> Path:
-    """Check that `path` can be mounted on, and clear away dead mounts of ours; the path to mount on.
+def check(path: Path) -> Path:
+    """Check that `path` can be mounted on; the path to mount on. Changes nothing: dead mounts of ours are passed over.
 
+    An empty directory that is a mount of something else (a tmpfs, an automounter's placeholder) is as good as any other.
     Raises MountpointUnusable. May wait for the daemon of a foreign mount.
     """
     path = resolve(path)
-    for _ in range(STACKED_MAX):
-        mount = mount_at(path)
-        if mount is None:
-            break
-        if mount.fs_type != FS_TYPE or state_of(path) == "alive":
-            hint = f"unmount it first: xetfs umount {path}" if mount.fs_type == FS_TYPE else "choose another directory"
-            raise MountpointUnusable(f"{path} is already a mount ({mount.source}, {mount.fs_type})", hint=hint)
-        unmount(path, lazily=True)
+    stack = [mount for mount in mounts() if mount.path == str(path)]
+    topmost = stack[-1] if stack else None
+    ours = [mount for mount in stack if mount.fs_type == FS_TYPE]
+    if topmost is not None and topmost.fs_type == FS_TYPE:
+        if state_of(path) == "alive":
+            hint = f"unmount it first: xetfs umount {path}"
+            raise MountpointUnusable(f"{path} is already a mount ({topmost.source}, {topmost.fs_type})", hint=hint)
+        return path  # dead: what lies below it is seen when it is gone
+    if topmost is not None and ours:
+        hint = f"umount {path} twice, or choose another directory"
+        raise MountpointUnusable(f"{path} is already a mount ({topmost.source}, {topmost.fs_type}) above one of xetfs", hint=hint)
+    if topmost is None or topmost.fs_type != AUTOMOUNT_TYPE:  # to look into one would make it mount something
+        _check_empty(path)
+    return path
+
+
+def does_not_answer(path: Path) -> MountpointUnusable:
+    return MountpointUnusable(f"{path} does not answer", hint="another file system hangs there; choose another directory")
+
+
+def _check_empty(path: Path) -> None:
     try:
         with os.scandir(path) as entries:
             if next(entries, None) is not None:
@@ -119,7 +141,48 @@ def prepare(path: Path) -> Path:
         raise MountpointUnusable(f"{path} cannot be read: {exc.strerror}", hint="mount on an empty directory of yours") from None
     if os.geteuid() != 0 and not os.access(path, os.W_OK):
         raise MountpointUnusable(f"{path} is not yours to mount on", hint="choose a directory that you can write to")
+
+
+def prepare(path: Path) -> Path:
+    """Check as `check` does, and clear away dead mounts of ours; the path to mount on."""
+    path = check(path)
+    for _ in range(STACKED_MAX):
+        mount = mount_at(path)
+        if mount is None or mount.fs_type != FS_TYPE:
+            break
+        unmount(path, lazily=True)
+        check(path)
     return path
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[Path]:
+    """Prepare `path`, and keep other processes of xetfs from mounting on it until the context ends.
+
+    The lock is on the directory itself, so that it holds for every user and container that sees it, and leaves nothing behind.
+    Raises MountpointUnusable, also when another process holds it.
+    """
+    path = prepare(path)
+    topmost = mount_at(path)
+    if topmost is not None and topmost.fs_type == AUTOMOUNT_TYPE:
+        yield path
+        return
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise MountpointUnusable(f"{path} cannot be opened: {exc.strerror}", hint="choose another directory") from None
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise MountpointUnusable(
+                f"another process is mounting on {path}", hint="'xetfs status' shows what it mounted"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield prepare(path)  # somebody may have mounted between the first look and the lock
+    finally:
+        os.close(fd)
 
 
 def check_machine() -> None:

@@ -43,6 +43,7 @@ from xetfs.repo.view import RepoView
 from xetfs.settings import Settings
 from xetfs.store.api import ChunkStore, StoreStatistics
 from xetfs.store.disk import DiskStore
+from xetfs.store.memory import MemoryStore
 from xetfs.telemetry import Counters
 
 log = logging.getLogger(__name__)
@@ -273,6 +274,8 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
 
 async def _open_store(settings: Settings, counters: Counters) -> ChunkStore:
     """Open the store. Raises StoreFailed if its directory is not acceptable, or its disk does not answer."""
+    if settings.cache_dir is None:
+        return MemoryStore(counters, bytes_max=settings.cache_in_memory_bytes)
     with trio.move_on_after(STORE_OPEN_S):
         return await trio.to_thread.run_sync(DiskStore, settings, counters, abandon_on_cancel=True)
     raise StoreFailed(

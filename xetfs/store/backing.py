@@ -54,7 +54,8 @@ class Backing:
     """
 
     def __init__(self, directory: Path, settings: Settings, counters: Counters, clock: Callable[[], float]) -> None:
-        self.directory = directory
+        self._named = directory
+        self.directory = prepare_directory(directory, trusted=settings.cache_trusted)
         self.index: Index | None = None
         self.open_blocks = OpenBlocks(settings.store_handles_max)
         self.touched: set[str] = set()
@@ -67,7 +68,8 @@ class Backing:
         self._clock = clock
         self._changing = threading.Lock()
         self._sweep_at = clock() + FIRST_SWEEP_S
-        prepare_directory(directory)
+        if self.directory != directory:
+            log.info("others may write to the cache directory, using a private one below it directory=%s", self.directory)
         try:
             self.current_index()
         except STORE_FAILURES as exc:
@@ -179,7 +181,7 @@ class Backing:
             log.warning("the store's index is %s, opening it anew", "damaged" if self.damaged else "gone")
             index.shut()
         self.open_blocks.clear()
-        prepare_directory(self.directory)
+        self.directory = prepare_directory(self._named, trusted=self._settings.cache_trusted)
         self.index = open_index(self.directory, set_aside=set_aside)
         self.damaged = False
         self.banned.clear()

@@ -1,7 +1,8 @@
 """The cache directory: made private, refused when somebody else could write to it.
 
 Whoever can write here decides what readers get: a block can be checked against its own hashes, not against somebody who made up
-both. So the directory must belong to the user that runs xetfs, nobody else may write to it or put another in its place.
+both. So the directory must belong to the user that runs xetfs, and nobody else may write to it. Below a directory that others may
+write to a private one is used.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Final
 
 from xetfs.errors import StoreFailed
 
+_HINT: Final = "name another with --cache-dir, or none with --no-cache"
+_WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 _LOCK_NAME: Final = "lock"
 _LOCK_TIMEOUT_S: Final = 2.0
 """Opening an index takes milliseconds; whoever holds the lock for longer has been stopped."""
@@ -61,28 +64,62 @@ def shared_file_system(path: Path) -> str:
     return _SHARED_FILE_SYSTEMS.get(answer[0] & 0xFFFFFFFF, "")
 
 
-def prepare_directory(path: Path) -> None:
-    """Make `path` (absolute) if it is not there, and check that nobody else can write to it or replace it.
+def prepare_directory(path: Path, *, trusted: bool) -> Path:
+    """Make `path` (absolute) if it is not there, and see that what is in it is ours alone. Returns the directory to use.
 
+    That is a private one below `path` where others may write to that: a volume that is mounted for all (a pod's emptyDir has mode
+    0777, with an fsGroup 2777) or a directory of a group. trusted: use `path` whoever else may write there.
     Raises StoreFailed, with what the user can do about it.
     """
     if os.path.expandvars(path) != str(path):  # diskcache would expand it and use another directory
         raise StoreFailed(f"the cache directory's name contains a variable: {path}", hint="write out the name with --cache-dir")
-    try:
-        for made in (*reversed(path.parents), path):  # mkdir(parents=True) would leave the parents' modes to the umask
-            if made == path or not made.exists():
-                made.mkdir(mode=0o700, exist_ok=True)
-    except FileExistsError:
-        raise StoreFailed(f"the cache directory is not a directory: {path}", hint="name another with --cache-dir") from None
-    except OSError as exc:
-        raise StoreFailed(
-            f"cannot make the cache directory {path}: {exc.strerror}", hint="name another with --cache-dir"
-        ) from None
-    _check_ancestors(path)
+    _make(path)
+    if trusted:
+        return path
+    if _is_open_to_others(path):
+        path /= f"xetfs-{os.geteuid()}"
+        _make(path)
     _check_directory(path)
+    return path
+
+
+def _make(path: Path) -> None:
+    try:
+        make_directories(path)
+    except FileExistsError:
+        raise StoreFailed(f"the cache directory is not a directory: {path}", hint=_HINT) from None
+    except OSError as exc:
+        raise StoreFailed(f"cannot make the cache directory {path}: {exc.strerror}", hint=_HINT) from None
+
+
+def make_directories(path: Path) -> None:
+    """Make a directory and those above it, for their owner alone. Raises OSError.
+
+    Those above that root makes in the directory of a user (a home without a `.cache`) belong to that user, who would be locked
+    out of them otherwise.
+    """
+    for made in (*reversed(path.parents), path):  # mkdir(parents=True) would leave the parents' modes to the umask
+        if made.is_dir():
+            continue
+        try:
+            made.mkdir(mode=0o700)
+        except FileExistsError:
+            if not made.is_dir():  # or another process was quicker
+                raise
+            continue
+        above = made.parent.stat()
+        if made != path and os.geteuid() == 0 and above.st_uid != 0:
+            os.chown(made, above.st_uid, above.st_gid, follow_symlinks=False)
+
+
+def _is_open_to_others(path: Path) -> bool:
+    status = os.lstat(path)
+    return stat.S_ISDIR(status.st_mode) and bool(status.st_mode & _WRITABLE_BY_OTHERS)
 
 
 def _check_directory(path: Path) -> None:
+    """Refuse a directory that is not ours alone to write. Its name can be given to another only where everybody may write above
+    it, and that one would have to be ours as well."""
     if path.is_symlink():
         raise StoreFailed(
             f"the cache directory is a symbolic link: {path}", hint=f"name the directory itself: --cache-dir {path.resolve()}"
@@ -90,9 +127,7 @@ def _check_directory(path: Path) -> None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as exc:
-        raise StoreFailed(
-            f"cannot open the cache directory {path}: {exc.strerror}", hint="name another with --cache-dir"
-        ) from None
+        raise StoreFailed(f"cannot open the cache directory {path}: {exc.strerror}", hint=_HINT) from None
     try:
         status = os.fstat(fd)
     finally:
@@ -100,23 +135,13 @@ def _check_directory(path: Path) -> None:
     if status.st_uid != os.geteuid():
         raise StoreFailed(
             f"the cache directory {path} belongs to user {status.st_uid}, not to {os.geteuid()}",
-            hint="name a directory of your own with --cache-dir",
+            hint="name a directory of your own with --cache-dir, or add --trust-cache-dir",
         )
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if status.st_mode & _WRITABLE_BY_OTHERS:
         raise StoreFailed(
-            f"others may write to the cache directory {path}", hint=f"chmod 700 {path}, after a look at what is in it"
+            f"others may write to the cache directory {path}",
+            hint=f"chmod 700 {path} after a look at what is in it, or add --trust-cache-dir",
         )
-
-
-def _check_ancestors(path: Path) -> None:
-    """Refuse a directory above which everybody may rename things; /tmp, with its sticky bit, is fine."""
-    for ancestor in path.parents:
-        mode = ancestor.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise StoreFailed(
-                f"anybody could replace the cache directory {path}, because anybody may write to {ancestor}",
-                hint="name another with --cache-dir",
-            )
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from xetfs import telemetry
-from xetfs.errors import CorruptData
+from xetfs.errors import CorruptData, StoreFailed
 from xetfs.protocol.hashes import XorbHash
 from xetfs.protocol.ranges import ChunkRange
 from xetfs.protocol.xorb import XorbBlock
@@ -51,6 +51,8 @@ class DiskStore:
 
     def __init__(self, settings: Settings, counters: Counters, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._counters = counters
+        if settings.cache_dir is None:
+            raise StoreFailed("there is no cache directory")
         self._backing = Backing(Path(os.path.abspath(settings.cache_dir)), settings, counters, clock)
         self._open = self._backing.open_blocks
         self._keeper = threading.Thread(target=self._keep, name="xetfs-store", daemon=True)
