@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -23,7 +23,7 @@ from xetfs.net.failures import error_of_status, is_retried_status
 from xetfs.net.origins import Bearer, Origin
 from xetfs.protocol.names import CommitId, RepoId, check_revision
 from xetfs.protocol.ranges import ByteRange
-from xetfs.protocol.tree import RepoInfo, TreeEntry, XetToken, parse_next_link, parse_repo_info, parse_tree_page, parse_xet_token
+from xetfs.protocol.tree import ParsedPage, RepoInfo, XetToken, parse_next_link, parse_repo_info, parse_tree_page, parse_xet_token
 from xetfs.protocol.urls import split_url
 from xetfs.settings import Settings
 from xetfs.telemetry import HUB_BYTES, HUB_REQUESTS, HUB_TOKEN_REFRESHES
@@ -31,18 +31,24 @@ from xetfs.telemetry import HUB_BYTES, HUB_REQUESTS, HUB_TOKEN_REFRESHES
 PAGE_ENTRIES: Final = 1000
 """Entries asked for per page: the most that the Hub gives."""
 PAGES_MAX: Final = 10_000
-"""Pages of one directory: twelve entries a page are enough for the largest."""
-ENTRIES_MAX: Final = 110_000
-"""Entries of one directory: what some 60 MiB of memory hold, and ten times as many as the Hub advises."""
+"""Pages of one directory: a hundred entries a page are enough for the largest."""
+ENTRIES_MAX: Final = 1_000_000
+"""Entries of one directory: a hundred times as many as the Hub advises, which does not enforce it, and some 200 MiB of memory
+(repo/entries.py)."""
 
 
-@dataclass(frozen=True, slots=True)
-class TreePage:
-    """One page of a listing (see ParsedPage), and the answer itself, which `parse_tree_page` reads again."""
+@dataclass(slots=True)
+class TreeCursor:
+    """How far the pages of one directory have been taken. Given to `tree_pages` again, they go on from there."""
 
-    entries: tuple[TreeEntry, ...]
-    odd: tuple[str, ...]
-    body: bytes
+    url: str = ""
+    seen: set[str] = field(default_factory=set)
+    entries: int = 0
+
+    @property
+    def pages(self) -> int:
+        """Pages taken, and one that failed."""
+        return len(self.seen)
 
 
 class HubClient:
@@ -114,30 +120,35 @@ class HubClient:
 
         await self._http.retrying(attempt)
 
-    async def tree_pages(self, repo: RepoId, commit: CommitId, path: str) -> AsyncGenerator[TreePage, None]:
+    async def tree_pages(
+        self, repo: RepoId, commit: CommitId, path: str, cursor: TreeCursor | None = None
+    ) -> AsyncGenerator[ParsedPage, None]:
         """The entries of one directory ("" is the root), a page at a time, in the Hub's order; not of those below.
 
-        Take it to its end, or within `contextlib.aclosing`.
+        Take it to its end, or within `contextlib.aclosing`. cursor: moves with the pages, and lets another call go on after an
+        error at the page that failed.
         Raises EntryNotFound if there is no such directory, ProtocolViolation for one that leads to something else or has no end.
         """
         what = f"listing of {path!r:.200} in {repo}"
         folder = f"/{_path(path)}" if path else ""
-        url = self._url(f"{repo.api_path}/tree/{commit}{folder}?recursive=false&expand=false&limit={PAGE_ENTRIES}")
-        seen: set[str] = set()
-        count = 0
-        while len(seen) < PAGES_MAX:
-            seen.add(url)
-            answer = await self._ask(url, repo, what)
+        cursor = cursor or TreeCursor()
+        cursor.url = cursor.url or self._url(
+            f"{repo.api_path}/tree/{commit}{folder}?recursive=false&expand=false&limit={PAGE_ENTRIES}"
+        )
+        while len(cursor.seen) < PAGES_MAX:
+            cursor.seen.add(cursor.url)
+            answer = await self._ask(cursor.url, repo, what)
             page = parse_tree_page(answer.body)
-            count += len(page.entries) + len(page.odd)
-            if count > ENTRIES_MAX:
+            cursor.entries += len(page.entries) + len(page.odd)
+            if cursor.entries > ENTRIES_MAX:
                 raise ProtocolViolation(f"{what}: more than {ENTRIES_MAX} entries")
-            yield TreePage(page.entries, page.odd, answer.body)
             following = parse_next_link(answer.headers.get("link"))
             if following is None:
+                yield page
                 return
-            url = self._next_page(answer.url, following, repo, what)
-            if url in seen:
+            cursor.url = self._next_page(answer.url, following, repo, what)
+            yield page
+            if cursor.url in cursor.seen:
                 raise ProtocolViolation(f"{what}: its pages go round in a circle")
         raise ProtocolViolation(f"{what}: more than {PAGES_MAX} pages")
 

@@ -3,25 +3,66 @@
 A commit never changes, so a listing is kept without an expiry. What a server lists is not trusted: an entry that makes no
 sense, does not lie directly in the directory, or has a name that a file system cannot carry, is left out; of two entries with one
 name the first stays. One line in the log tells how many there were and shows the first.
+
+A large directory takes many pages, each of which the Hub counts. After an error that may pass, the next try goes on at the page
+that failed; an error that would come again is remembered for a while.
 """
 
 from __future__ import annotations
 
 import logging
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final
 
-from xetfs.errors import CorruptData, ProtocolViolation
-from xetfs.hub.client import HubClient
+import trio
+
+from xetfs.errors import CorruptData, NotFound, ProtocolViolation, XetfsError
+from xetfs.hub.client import HubClient, TreeCursor
 from xetfs.protocol.names import PATH_BYTES_MAX, CommitId, RepoId, is_servable_name
-from xetfs.protocol.tree import ParsedPage, TreeEntry, parse_tree_page
+from xetfs.protocol.tree import ParsedPage
 from xetfs.reader.shelf import Shelf
+from xetfs.repo.entries import Entries, EntriesBuilder, decode_entries, parts_of
 
 log = logging.getLogger(__name__)
 
-TREE_RECORD = "tree"
+LISTING_RECORD = "listing"
 """Kind of the store's records that hold listings."""
+FAILURE_KEPT_S: Final = 60.0
+"""How long an error that would come again is given without asking: a program that tries every name of a directory must not cost
+the Hub's quota."""
+CHEAP_PAGES: Final = 10
+"""A listing that failed within so many pages is asked for again at once."""
+ODD_KEPT_MAX: Final = 1000
+"""Odd entries that the log tells in detail."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """A directory of which some pages are here."""
+
+    path: str
+    entries: EntriesBuilder
+    cursor: TreeCursor = field(default_factory=TreeCursor)
+    odd: list[str] = field(default_factory=list)
+    odd_count: int = 0
+
+    def take(self, page: ParsedPage) -> None:
+        self._note(page.odd)
+        for entry in page.entries:
+            name = _name_in(entry.path, self.path)
+            if name is None:
+                self._note([f"tree entry {entry.path!r:.200}: its name cannot be served"])
+            else:
+                self.entries.add(name, entry)
+
+    def take_repeated(self, names: Sequence[str]) -> None:
+        self._note([f"tree entry {name!r:.200}: listed before" for name in names])
+
+    def _note(self, odd: Sequence[str]) -> None:
+        self.odd_count += len(odd)
+        self.odd += odd[: ODD_KEPT_MAX - len(self.odd)]
 
 
 class Lister:
@@ -37,50 +78,83 @@ class Lister:
         self._repo = repo
         self._commit = commit
         self._key = f"{endpoint} {commit}"  # by whatever name the repo goes
+        self._broken_off: _Progress | None = None
+        """The last directory that failed half way: one, so that it takes no more memory than a listing may."""
+        self._failures: dict[str, tuple[float, XetfsError]] = {}
 
-    async def list(self, path: str) -> tuple[TreeEntry, ...]:
-        """The entries of the directory at `path` ("" for the root of the repo) that can be served, sorted by name.
+    async def list(self, path: str) -> Entries:
+        """The entries of the directory at `path` ("" for the root of the repo) that can be served.
 
         Raises EntryNotFound if there is no such directory, and the errors of HubClient.tree_pages.
         """
-        key = f"{self._key}/{path}"
-        [record] = await self._shelf.records(TREE_RECORD, [key])
-        if record is not None:
-            try:
-                return self._choose([parse_tree_page(body) for body in _split(record)], path)
-            except (CorruptData, ProtocolViolation) as exc:  # written by another version
-                log.warning("a listing in the store is not usable repo=%s path=%r: %s", self._repo, path, exc)
-        async with aclosing(self._hub.tree_pages(self._repo, self._commit, path)) as asked:
-            pages, kept = [], []
-            async for page in asked:
-                pages.append(ParsedPage(page.entries, page.odd))
-                kept.append(zlib.compress(page.body, 1))  # a tenth of the memory while the others come
-        entries = self._choose(pages, path)
-        if any(entry.file_id is not None for entry in entries):
+        known = await self._recall(path)
+        if known is not None:
+            return known
+        self._raise_known_failure(path)
+        progress = self._take_up(path)
+        try:
+            async with aclosing(self._hub.tree_pages(self._repo, self._commit, path, progress.cursor)) as pages:
+                async for page in pages:
+                    progress.take(page)
+        except XetfsError as error:
+            self._note_failure(progress, error)
+            raise
+        entries, repeated = await trio.to_thread.run_sync(progress.entries.finish)
+        progress.take_repeated(repeated)
+        self._tell_odd(progress)
+        if progress.entries.has_xet:
             self._on_new()
-        await self._shelf.put_record(TREE_RECORD, key, _join(kept))
+        await self._remember(path, entries)
         return entries
 
-    def _choose(self, pages: Iterable[ParsedPage], path: str) -> tuple[TreeEntry, ...]:
-        """The entries that can be served."""
-        kept: dict[str, TreeEntry] = {}
-        odd: list[str] = []
-        for page in pages:
-            odd += page.odd
-            for entry in page.entries:
-                name = _name_in(entry.path, path)
-                if name is None or name in kept:
-                    odd.append(f"tree entry {entry.path!r:.200}: its name cannot be served")
-                else:
-                    kept[name] = entry
-        if odd:
+    async def _recall(self, path: str) -> Entries | None:
+        """What the store has of a directory; None if that is not all."""
+        [first] = await self._shelf.records(LISTING_RECORD, [self._part_key(path, 0)])
+        if first is None:
+            return None
+        try:
+            rest = await self._shelf.records(LISTING_RECORD, [self._part_key(path, n) for n in range(1, parts_of(first))])
+            records = [first, *(record for record in rest if record is not None)]
+            if len(records) < 1 + len(rest):
+                return None
+            return await trio.to_thread.run_sync(decode_entries, path, records)
+        except CorruptData as exc:  # written by another version
+            log.warning("a listing in the store is not usable repo=%s path=%r: %s", self._repo, path, exc)
+            return None
+
+    async def _remember(self, path: str, entries: Entries) -> None:
+        for number, record in enumerate(await trio.to_thread.run_sync(entries.encode)):
+            await self._shelf.put_record(LISTING_RECORD, self._part_key(path, number), record)
+
+    def _part_key(self, path: str, number: int) -> str:
+        return f"{self._key}/{path}" if number == 0 else f"{self._key}/{path}//{number}"
+
+    def _take_up(self, path: str) -> _Progress:
+        """Where the last try ended, or a new beginning."""
+        broken_off, self._broken_off = self._broken_off, None
+        return broken_off if broken_off is not None and broken_off.path == path else _Progress(path, EntriesBuilder(path))
+
+    def _note_failure(self, progress: _Progress, error: XetfsError) -> None:
+        if not isinstance(error, ProtocolViolation | NotFound):
+            self._broken_off = progress
+        elif progress.cursor.pages > CHEAP_PAGES:
+            now = trio.current_time()
+            self._failures = {path: kept for path, kept in self._failures.items() if kept[0] > now}
+            self._failures[progress.path] = (now + FAILURE_KEPT_S, error)
+
+    def _raise_known_failure(self, path: str) -> None:
+        until_s, error = self._failures.get(path, (0.0, None))
+        if error is not None and trio.current_time() < until_s:
+            raise error.with_traceback(None)
+
+    def _tell_odd(self, progress: _Progress) -> None:
+        if progress.odd:
             log.warning(
                 "odd entries of a listing are left out, or read in part repo=%s path=%r count=%d first=%s",
-                self._repo, path, len(odd), odd[0],
+                self._repo, progress.path, progress.odd_count, progress.odd[0],
             )  # fmt: skip
-            for what in odd:
+            for what in progress.odd:
                 log.debug("an odd entry repo=%s %s", self._repo, what)
-        return tuple(kept[name] for name in sorted(kept))
 
 
 def _name_in(path: str, directory: str) -> str | None:
@@ -90,22 +164,3 @@ def _name_in(path: str, directory: str) -> str | None:
         return None
     # No character takes more than four bytes, so most paths need not be measured.
     return name if 4 * len(path) < PATH_BYTES_MAX or len(path.encode()) < PATH_BYTES_MAX else None
-
-
-def _join(pages: Iterable[bytes]) -> bytes:
-    """Compressed pages as one record: the length of each as u32, little-endian, then the page."""
-    return b"".join(len(page).to_bytes(4, "little") + page for page in pages)
-
-
-def _split(record: bytes) -> Iterator[bytes]:
-    """The pages of a record, as the Hub sent them. Raises CorruptData."""
-    at = 0
-    while at < len(record):
-        end = at + 4 + int.from_bytes(record[at : at + 4], "little")
-        if end > len(record):
-            raise CorruptData("not a listing")
-        try:
-            yield zlib.decompress(record[at + 4 : end])
-        except zlib.error:
-            raise CorruptData("not a listing") from None
-        at = end

@@ -1,7 +1,7 @@
 """One repo at one commit as a tree of nodes.
 
-Directories are listed on first use, one level at a time, once for all who ask; then nothing about them changes. Nodes stay as
-long as the view, and are the same objects each time they are looked up. Event loop only.
+Directories are listed on first use, one level at a time, once for all who ask; then nothing about them changes. A node is made
+when it is asked for, stays as long as the view, and is the same object each time it is looked up. Event loop only.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import overload
 
 import trio
 
@@ -19,41 +20,95 @@ from xetfs.protocol.tree import RepoInfo, TreeEntry
 from xetfs.reader.file import FileReader
 from xetfs.reader.filemap import Level
 from xetfs.reader.flights import Flight
+from xetfs.repo.entries import Entries
 from xetfs.repo.listing import Lister
 from xetfs.repo.shards import fetch_headers
 
 
 class Node:
-    """A place in the tree: a file or a directory. entry: what the listing says of it; None only for the root."""
+    """A place in the tree: a file or a directory. Its parent's listing says what it is; the root has none."""
 
-    __slots__ = ("children", "entry", "name", "parent")
+    __slots__ = ("_index", "_listing", "entries", "name", "nodes", "parent")
 
-    def __init__(self, name: str, parent: Node | None, entry: TreeEntry | None) -> None:
+    def __init__(self, name: str, parent: Node | None, listing: Entries | None, index: int) -> None:
+        """listing, index: where the parent's listing tells of it; None for the root."""
         self.name = name
         self.parent = parent
-        self.entry = entry
-        self.children: dict[str, Node] | None = None
+        self._listing = listing
+        self._index = index
+        self.entries: Entries | None = None
+        """Of a directory, once it is listed, what is in it."""
+        self.nodes: dict[str, Node] | None = None
+        """Those in it that somebody has asked for."""
+
+    @property
+    def entry(self) -> TreeEntry | None:
+        """What the listing says of it; None only for the root."""
+        return self._listing.entry(self._index) if self._listing is not None else None
 
     @property
     def is_directory(self) -> bool:
-        return self.entry is None or self.entry.kind == "directory"
+        return self._listing is None or self._listing.is_directory(self._index)
 
     @property
     def size(self) -> int:
-        return self.entry.size if self.entry is not None and self.entry.kind == "file" else 0
+        """Bytes of a file; 0 for a directory."""
+        return self._listing.size(self._index) if self._listing is not None else 0
 
     @property
     def mtime_s(self) -> int | None:
         """When it last changed, if the listing says so."""
-        return self.entry.mtime_s if self.entry is not None else None
+        return self._listing.mtime_s(self._index) if self._listing is not None else None
 
     @property
     def path(self) -> str:
         """Path within the repo; "" for its root."""
-        return self.entry.path if self.entry is not None else ""
+        return self._listing.path(self._index) if self._listing is not None else ""
+
+    def child(self, index: int) -> Node:
+        """The node of an entry, the same each time. The directory is listed."""
+        if self.entries is None:
+            raise RuntimeError("the directory is not listed")
+        name = self.entries.name(index)
+        if self.nodes is None:
+            self.nodes = {}
+        node = self.nodes.get(name)
+        if node is None:
+            node = self.nodes[name] = Node(name, self, self.entries, index)
+        return node
+
+    def child_called(self, name: str) -> Node | None:
+        """The node of this name, if there is one. The directory is listed."""
+        node = self.nodes.get(name) if self.nodes is not None else None
+        if node is None and self.entries is not None:
+            index = self.entries.find(name)
+            node = self.child(index) if index is not None else None
+        return node
 
     def __repr__(self) -> str:
         return f"Node({self.path!r})"
+
+
+class Children(Sequence[Node]):
+    """The nodes in a listed directory, sorted by name; each is made when it is asked for."""
+
+    def __init__(self, directory: Node, entries: Entries) -> None:
+        self._directory = directory
+        self._count = len(entries)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Node: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Node]: ...
+
+    def __getitem__(self, index: int | slice) -> Node | Sequence[Node]:
+        if isinstance(index, slice):
+            return [self._directory.child(at) for at in range(self._count)[index]]
+        return self._directory.child(range(self._count)[index])
 
 
 class RepoView:
@@ -78,15 +133,15 @@ class RepoView:
         self._nursery = nursery
         self._listings: dict[Node, Flight[None]] = {}
         self._foreseen: set[Node] = set()
-        self.root = Node("", None, None)
+        self.root = Node("", None, None, 0)
 
     def lookup_nowait(self, directory: Node, name: str) -> Node | None:
         """The node `name` in `directory`; None when the directory is not listed yet. Raises EntryNotFound, NotADirectory."""
-        if directory.children is None:
+        if directory.entries is None:
             if not directory.is_directory:
                 raise NotADirectory(f"{self.ref}: {directory.path!r} is a file")
             return None
-        node = directory.children.get(name)
+        node = directory.child_called(name)
         if node is None:
             raise EntryNotFound(f"{self.ref}: no {name!r} in {directory.path!r}")
         return node
@@ -95,48 +150,45 @@ class RepoView:
         """The node `name` in `directory`. Raises EntryNotFound, NotADirectory, and the errors of listing it."""
         node = self.lookup_nowait(directory, name)
         if node is None:
-            children = await self._list(directory)
-            if name not in children:
-                raise EntryNotFound(f"{self.ref}: no {name!r} in {directory.path!r}")
-            node = children[name]
+            await self._list(directory)
+            node = directory.child_called(name)
+        if node is None:
+            raise EntryNotFound(f"{self.ref}: no {name!r} in {directory.path!r}")
         return node
 
     async def children(self, directory: Node) -> Sequence[Node]:
         """The nodes in `directory`, sorted by name. Raises NotADirectory, and the errors of listing it."""
         if not directory.is_directory:
             raise NotADirectory(f"{self.ref}: {directory.path!r} is a file")
-        return tuple((await self._list(directory)).values())
+        return Children(directory, await self._list(directory))
 
-    async def _list(self, directory: Node) -> dict[str, Node]:
-        if directory.children is None:
+    async def _list(self, directory: Node) -> Entries:
+        """List a directory, or wait for whoever does. It goes on when nobody waits any more: the next who asks finds it done."""
+        if directory.entries is None:
             flight = self._listings.get(directory)
             if flight is None or flight.ended:
-                flight = Flight(self._nursery, partial(self._load_children, directory))
+                flight = Flight(self._nursery, partial(self._load_entries, directory))
+                flight.join()  # for as long as it takes
                 self._listings[directory] = flight
             flight.join()
             try:
                 await flight.wait()
             finally:
                 flight.leave()
-        if directory.children is None:
+        if directory.entries is None:
             raise RuntimeError("a listing ended without a result")
-        return directory.children
+        return directory.entries
 
-    async def _load_children(self, directory: Node) -> None:
+    async def _load_entries(self, directory: Node) -> None:
         try:
             folder = directory.path if directory is not self.root else self.ref.subfolder
             try:
-                entries = await self._lister.list(folder)
+                directory.entries = await self._lister.list(folder)
             except NotFound as exc:
                 if directory is self.root:
                     raise
                 # Its parent lists it: a program that mirrors the mount must not be told that it was deleted.
                 raise ProtocolViolation(f"a directory is listed, and its content is not there: {exc}") from exc
-            children: dict[str, Node] = {}
-            for entry in entries:
-                name = entry.path.rpartition("/")[2]
-                children[name] = Node(name, directory, entry)
-            directory.children = children
         finally:
             self._listings.pop(directory, None)
 
