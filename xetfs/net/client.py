@@ -21,7 +21,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 SMALL_BODY_BYTES_MAX: Final = 8 * MIB
 """Most bytes of a small answer, decoded: a page of 1000 entries takes 0.3 MiB, a reconstruction of 10,000 terms 2 MiB."""
+URLS_PARSED_MAX: Final = 32
+"""URLs kept as httpx parses them: a signed URL names up to 500 ranges, is asked for each of them, and takes 3 ms to parse."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 T = TypeVar("T")
@@ -71,6 +73,7 @@ class HttpClient:
         self.settings = settings
         self.counters = counters
         self.policy = OriginPolicy(settings.endpoint)
+        self._parse_url = lru_cache(maxsize=URLS_PARSED_MAX)(httpx.URL)
         self._hedger = Hedger(counters)
         connector = Connector(self._check_addresses)
         self._pools = OriginPools(settings, connector, _make_ssl_context(settings.ca_file), counters, nursery)
@@ -196,7 +199,7 @@ class HttpClient:
     def _make_request(self, method: str, url: str, host: str, headers: Mapping[str, str], patience_s: float) -> httpx.Request:
         timeouts = {"connect": self.settings.connect_timeout_s, "read": patience_s}
         try:
-            request = httpx.Request(method, url, headers=dict(headers), extensions={"timeout": timeouts})
+            request = httpx.Request(method, self._parse_url(url), headers=dict(headers), extensions={"timeout": timeouts})
         except httpx.InvalidURL:
             raise ProtocolViolation("a URL that cannot be asked") from None
         if request.url.host != host:
