@@ -23,9 +23,11 @@ class Profile:
 
 
 def production() -> Profile:
-    """80 ms away; URLs that expire while a file is read; proofs that are slow, and refused for large files."""
+    """80 ms away; URLs that expire while a file is read, and serve one range at a time; proofs that are slow, and refused for
+    large files."""
     options = HubOptions(
         url_lifetime_s=30,
+        several_ranges="refused",  # as one of the service's storage backends does: xet-core, pull request 842
         proof_delay_s=0.3,  # nobody outside has measured it; each proof walks the whole file
         proof_chunks_max=4000,  # 250 MB or so
     )
