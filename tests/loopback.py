@@ -74,13 +74,13 @@ class Loopback:
 
 
 @asynccontextmanager
-async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[Loopback]:
+async def serving(handler: Handler, tls: ssl.SSLContext | None = None, *, host: str = "127.0.0.1") -> AsyncIterator[Loopback]:
     """Serve `handler` on a loopback port of its own until the end of the block."""
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listeners = await trio.open_tcp_listeners(0, host=host)
         port = listeners[0].socket.getsockname()[1]
-        server = Loopback(f"{'https' if tls else 'http'}://127.0.0.1:{port}")
+        server = Loopback(f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}")
         nursery.start_soon(
             partial(trio.serve_listeners, partial(_serve, server, handler, tls), listeners, handler_nursery=nursery)
         )
@@ -136,7 +136,7 @@ async def client_of(endpoint: str, *, token: Secret | None = None, **choices: ob
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority of our own, and a server certificate for 127.0.0.1 by it."""
+    """A certificate authority of our own, and a server certificate for 127.0.0.1, localhost and hub.example by it."""
 
     ca_file: Path
     server: ssl.SSLContext
@@ -152,7 +152,7 @@ def make_authority(folder: Path) -> Authority:
     openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test authority", "-days", "30",
             "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
     openssl("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=loopback")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nauthorityKeyIdentifier=keyid\n")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:hub.example\nauthorityKeyIdentifier=keyid\n")
     openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", "server.pem",
             "-days", "30", "-extfile", "names")  # fmt: skip
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -79,6 +79,12 @@ class TimedOut(Unavailable):
     """The other side said nothing, or next to nothing, for too long."""
 
 
+class ProxyRefused(Unavailable):
+    """The proxy on the way refuses: it wants a password, or does not let the connection through."""
+
+    retryable = False
+
+
 class Offline(XetfsError):
     """Offline by choice or known to be, and the thing asked for is not in the store."""
 

@@ -17,6 +17,9 @@ KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
+PROXY_SCHEMES = ("http", "socks5", "socks5h")
+"""How a proxy may be spoken to."""
+
 
 class Secret:
     """A token that does not show itself in a repr, a log line or a traceback."""
@@ -96,13 +99,17 @@ class Settings:
     # The network
     connections_max: int = 32
     """Connections to one origin. At 40 ms and 25 MB/s each, a 250 MB/s link needs about 14."""
-    proxy: Secret | None = None
-    """HTTP proxy (`http://[user:password@]host:port`) for every origin but those of `no_proxy`; a secret, as it may hold a
-    password."""
+    http_proxy: Secret | None = None
+    https_proxy: Secret | None = None
+    """Proxies for http and https origins but those of `no_proxy`: `http://` or `socks5://`, then `[user:password@]host:port`.
+    Secrets, as they may hold a password."""
     no_proxy: tuple[str, ...] = ()
-    """Hosts, and with a leading dot domains, that are reached without the proxy. Loopback hosts always are."""
-    ca_file: Path | None = None
-    """Certificates to trust in place of the usual ones (PEM)."""
+    """Hosts that are asked without a proxy, in the forms of that variable (net/proxies.py). Loopback hosts always are."""
+    ca_paths: tuple[Path, ...] = ()
+    """Files (PEM) and directories with the certificates to trust, in place of certifi's and the system's (net/trust.py)."""
+    allow_private_hosts: bool = False
+    """Follow a public Hub to hosts at private addresses, as company networks and some VPNs need. Any server on the way can then
+    have requests sent into the user's network, though no token to it (net/origins.py)."""
     multirange: bool = False
     """Ask for all ranges that one signed URL allows in one request, where a server has shown that it answers that. Off, as in the
     reference client (hf_xet, enable_multirange_fetching): storage behind the CAS may refuse several ranges with a 403, serve

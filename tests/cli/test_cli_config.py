@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xetfs.cli.config import Choices, parse_size, settings_from
+from xetfs.cli.redact import redact
 from xetfs.errors import InvalidArgument
 from xetfs.settings import Settings
 
@@ -205,36 +206,66 @@ def test_settings_do_not_show_the_token(home: dict[str, str]) -> None:
     assert TOKEN not in repr(settings({**home, "HF_TOKEN": TOKEN}))
 
 
-# Proxy and certificates
+# Proxy, certificates and addresses
 
 
-def test_the_proxy_is_that_of_the_endpoint(home: dict[str, str]) -> None:
-    env = {**home, "HTTPS_PROXY": "http://user:pw@proxy:3128", "http_proxy": "other:80", "NO_PROXY": "a.example, .b.example,"}
+def proxies(env: Mapping[str, str]) -> tuple[str | None, str | None]:
     found = settings(env)
-    assert found.proxy is not None
-    assert found.proxy.reveal() == "http://user:pw@proxy:3128"
-    assert found.no_proxy == ("a.example", ".b.example")
-    plain = settings({**env, "HF_ENDPOINT": "http://hub"})
-    assert plain.proxy is not None
-    assert plain.proxy.reveal() == "http://other:80"
+    http, https = (proxy.reveal() if proxy is not None else None for proxy in (found.http_proxy, found.https_proxy))
+    return http, https
+
+
+def test_a_proxy_is_that_of_the_scheme(home: dict[str, str]) -> None:
+    env = {**home, "HTTPS_PROXY": "http://user:pw@proxy:3128", "http_proxy": "other:80", "NO_PROXY": "a.example, .b.example,"}
+    assert proxies(env) == (None, "http://user:pw@proxy:3128")  # nothing is asked by http for a Hub on https
+    assert proxies({**env, "HF_ENDPOINT": "http://hub"}) == ("http://other:80", "http://user:pw@proxy:3128")
+    assert settings(env).no_proxy == ("a.example", ".b.example")
+    assert settings({**home, "no_proxy": "a b,c"}).no_proxy == ("a", "b", "c")
 
 
 def test_all_proxy_counts_last_and_capital_http_proxy_never(home: dict[str, str]) -> None:
-    found = settings({**home, "ALL_PROXY": "proxy:1"})
-    assert found.proxy is not None
-    assert found.proxy.reveal() == "http://proxy:1"
-    assert settings({**home, "HF_ENDPOINT": "http://hub", "HTTP_PROXY": "from-a-header:1"}).proxy is None
+    assert proxies({**home, "ALL_PROXY": "proxy:1"}) == (None, "http://proxy:1")
+    assert proxies({**home, "all_proxy": "socks5h://proxy:1", "https_proxy": "http://first:2"}) == (None, "http://first:2")
+    assert proxies({**home, "HF_ENDPOINT": "http://hub", "HTTP_PROXY": "from-a-header:1"}) == (None, None)
 
 
-@pytest.mark.parametrize("text", ["socks5://u:canary@p:1", "https://u:canary@p:1", "http://u:canary@", "http://u:canary@p:99999"])
+@pytest.mark.parametrize("text", ["socks5://127.0.0.1:1080", "socks5h://user:pw@proxy"])
+def test_socks_proxies(home: dict[str, str], text: str) -> None:
+    assert proxies({**home, "all_proxy": text}) == (None, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["socks4://u:canary@p:1", "https://u:canary@p:1", "http://u:canary@", "http://u:canary@p:99999", "socks5://u:canary@p:0"],
+)
 def test_a_proxy_that_cannot_be_is_not_shown(home: dict[str, str], text: str) -> None:
-    with pytest.raises(InvalidArgument, match="proxy variable is not usable") as caught:
+    with pytest.raises(InvalidArgument, match="HTTPS_PROXY is not a proxy that can be used; expected http://host:port") as caught:
         settings({**home, "HTTPS_PROXY": text})
     assert "canary" not in str(caught.value)
+    assert redact(str(caught.value)) == str(caught.value)
 
 
 def test_certificates(home: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").touch()
-    assert settings({**home, "SSL_CERT_FILE": str(tmp_path / "ca.pem")}).ca_file == tmp_path / "ca.pem"
-    with pytest.raises(InvalidArgument, match="certificates does not exist"):
-        settings({**home, "REQUESTS_CA_BUNDLE": str(tmp_path / "no.pem")})
+    file, folder = tmp_path / "ca.pem", tmp_path / "certs"
+    file.touch()
+    folder.mkdir()
+
+    def trusted(**env: object) -> tuple[Path, ...]:
+        return settings({**home, **{name: str(value) for name, value in env.items()}}).ca_paths
+
+    assert trusted() == ()
+    assert trusted(SSL_CERT_FILE=file) == (file,)
+    assert trusted(SSL_CERT_DIR=folder) == (folder,)
+    assert trusted(SSL_CERT_DIR=f"{folder}:{tmp_path / 'missing'}", SSL_CERT_FILE=file) == (file, folder)
+    assert trusted(REQUESTS_CA_BUNDLE=folder) == trusted(CURL_CA_BUNDLE=folder) == (folder,)
+    assert trusted(REQUESTS_CA_BUNDLE=folder, SSL_CERT_FILE=file) == (file,)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        with pytest.raises(InvalidArgument, match="certificates does not exist"):
+            trusted(**{name: tmp_path / "no.pem"})
+
+
+def test_private_hosts_are_allowed_by_argument_or_variable(home: dict[str, str]) -> None:
+    assert not settings(home).allow_private_hosts
+    assert settings(home, allow_private_hosts=True).allow_private_hosts
+    assert settings({**home, "XETFS_ALLOW_PRIVATE_HOSTS": "1"}).allow_private_hosts
+    assert not settings({**home, "XETFS_ALLOW_PRIVATE_HOSTS": "0"}).allow_private_hosts

@@ -28,7 +28,7 @@ async def test_random_ranges_read_side_by_side_are_byte_for_byte_those_of_the_se
 
     async with (
         serving(handler, authority.server if secure else None) as server,
-        client_of(server.url, ca_file=authority.ca_file) as client,
+        client_of(server.url, ca_paths=(authority.ca_file,)) as client,
     ):
 
         async def reader(count: int) -> None:
@@ -66,7 +66,7 @@ async def test_a_body_in_pieces_of_awkward_sizes(authority: Authority, secure: b
 
     async with (
         serving(handler, authority.server if secure else None) as server,
-        client_of(server.url, ca_file=authority.ca_file) as client,
+        client_of(server.url, ca_paths=(authority.ca_file,)) as client,
         client.stream(f"{server.url}/d", "d") as download,
     ):
         assert await download.read(sum(sizes)) == DATA[: sum(sizes)]
@@ -100,7 +100,7 @@ async def test_a_certificate_of_an_unknown_authority_is_told_with_a_hint(authori
 
 async def test_a_file_without_certificates_is_told_at_the_start(tmp_path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InvalidArgument, match="PEM"):
-        async with client_of("https://hub.example", ca_file=tmp_path / "missing.pem"):
+        async with client_of("https://hub.example", ca_paths=(tmp_path / "missing.pem",)):
             pass
 
 
@@ -122,15 +122,15 @@ async def test_a_proxy_is_asked_for_what_is_not_exempt(names: Names) -> None:
 
     async with serving(handler) as proxy:
         secret = Secret(proxy.url.replace("//", "//user:password@"))
-        async with client_of("http://hub.example", proxy=secret) as client:
+        async with client_of("http://hub.example", http_proxy=secret) as client:
             assert (await client.request("http://hub.example/x?y=1", "x")).body == b"from the proxy"
         assert proxy.asked[0].target == "http://hub.example/x?y=1"
         assert proxy.asked[0].headers["proxy-authorization"].startswith("Basic ")
-        async with client_of("http://127.0.0.1:1", proxy=secret, attempts_max=1) as client:
+        async with client_of("http://127.0.0.1:1", http_proxy=secret, attempts_max=1) as client:
             with pytest.raises(Unavailable):
                 await client.request("http://127.0.0.1:1/x", "x")
         names.known |= {"hub.example.org": ["127.0.0.2"]}
-        async with client_of("http://hub.example.org", proxy=secret, no_proxy=(".example.org",), attempts_max=1) as client:
+        async with client_of("http://hub.example.org", http_proxy=secret, no_proxy=(".example.org",), attempts_max=1) as client:
             with pytest.raises(Unavailable):
                 await client.request("http://hub.example.org/x", "x")
         assert len(proxy.asked) == 1

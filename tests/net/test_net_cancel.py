@@ -26,7 +26,7 @@ async def test_cancelled_requests_by_the_thousand_leave_the_pool_working(authori
 
     async with (
         serving(handler, authority.server if secure else None) as server,
-        client_of(server.url, connections_max=PLACES, ca_file=authority.ca_file) as client,
+        client_of(server.url, connections_max=PLACES, ca_paths=(authority.ca_file,)) as client,
     ):
 
         async def one(after_s: float) -> None:
@@ -80,7 +80,7 @@ async def test_a_request_cancelled_at_each_of_its_steps_leaves_its_only_place_fr
         step, ended = 0, False
         while not ended:
             step += 1
-            async with client_of(server.url, connections_max=1, ca_file=authority.ca_file, attempts_max=1) as client:
+            async with client_of(server.url, connections_max=1, ca_paths=(authority.ca_file,), attempts_max=1) as client:
                 if kept:
                     await client.request(f"{server.url}/before", "x")
                 with trio.CancelScope() as scope:

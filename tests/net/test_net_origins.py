@@ -40,6 +40,12 @@ PRIVATE = "https://10.1.2.3"
         ("::ffff:169.254.169.254", "metadata"),
         ("fd00:ec2::254", "metadata"),
         ("168.63.129.16", "metadata"),
+        ("169.254.170.2", "metadata"),
+        ("169.254.170.23", "metadata"),
+        ("fd00:ec2::23", "metadata"),
+        ("fd20:ce::254", "metadata"),
+        ("fd00:c1::a9fe:a9fe", "metadata"),
+        ("198.18.0.7", "private"),
         ("0.0.0.0", "special"),
         ("::", "special"),
         ("224.0.0.1", "special"),
@@ -194,3 +200,27 @@ async def test_an_endpoint_whose_name_is_private_may_name_private_neighbours(nam
         async with client_of(f"http://hub.internal:{port}") as client:
             await client.request(f"http://hub.internal:{port}/x", "x")
             assert (await client.request(f"http://cas.internal:{port}/x", "x")).body == b"ok"
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "192.168.0.9", "198.18.0.7", "100.64.0.1", "fd12:3456::1"])
+async def test_private_addresses_are_gone_to_if_the_user_allows_them(names: Names, address: str) -> None:
+    """Split horizons, private links, VPNs that hand out addresses of their own: refused with the way out, and allowed by it."""
+    names.known |= {"hub.example": ["93.184.215.14"], "cas.example": [address]}
+    async with client_of("https://hub.example", attempts_max=1) as client:
+        with pytest.raises(ProtocolViolation, match=r"refused to connect to cas\.example:443.*--allow-private-hosts"):
+            await client.request("https://cas.example/x", "x")
+    policy = OriginPolicy(PUBLIC, allow_private_hosts=True)
+    policy.check_addresses("cas.example", 443, [address])
+    policy.check_url(f"https://{f'[{address}]' if ':' in address else address}/x", "x")
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "::1", "169.254.1.1", "0.0.0.0", "224.0.0.1", "169.254.169.254", "100.100.100.200", "fd00:ec2::254"]
+)
+def test_other_special_addresses_stay_refused(address: str) -> None:
+    policy = OriginPolicy(PUBLIC, allow_private_hosts=True)
+    with pytest.raises(ProtocolViolation) as caught:
+        policy.check_addresses("cas.example", 443, ["93.184.215.14", address])
+    assert "--allow-private-hosts" not in str(caught.value)
+    with pytest.raises(ProtocolViolation):
+        policy.check_url("http://cas.example/x", "x")

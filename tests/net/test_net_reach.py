@@ -328,7 +328,7 @@ async def test_one_server_out_of_reach_says_nothing_of_another(held: socket.sock
 async def test_behind_a_proxy_it_is_the_proxy_that_is_out_of_reach(held: socket.socket, names: Names) -> None:
     names.known["127.0.0.1"] = ["127.0.0.1"]
     proxy = Secret(url_of(held).replace("http://", "http://user:secret@"))
-    async with client_of("http://hub.example", proxy=proxy, outage_patience_s=0.0) as client:
+    async with client_of("http://hub.example", http_proxy=proxy, outage_patience_s=0.0) as client:
         for path in ("a", "b"):
             with pytest.raises(Offline, match=rf"the proxy 127\.0\.0\.1:{held.getsockname()[1]} cannot be reached") as caught:
                 await client.request(f"http://hub.example/{path}", "x")

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from xetfs.credentials import Credentials, FixedToken, checked_token, open_token_file
 from xetfs.errors import InvalidArgument, ProtocolViolation
 from xetfs.protocol.urls import split_url
-from xetfs.settings import MIB, Secret, Settings
+from xetfs.settings import MIB, PROXY_SCHEMES, Secret, Settings
 
 DEFAULT_CACHE_SIZE: Final = "20G"
 CACHE_BYTES_MIN: Final = 64 * MIB
@@ -43,6 +43,7 @@ class Choices:
     token_file: Path | None = None
     offline: bool = False
     verify: Literal["auto", "proof", "off"] = "auto"
+    allow_private_hosts: bool = False
 
 
 def settings_from(choices: Choices, env: Mapping[str, str]) -> Settings:
@@ -60,9 +61,12 @@ def settings_from(choices: Choices, env: Mapping[str, str]) -> Settings:
         cache_bytes_max=_cache_bytes(choices.cache_size or DEFAULT_CACHE_SIZE),
         cache_dir=find_cache_dir(choices, env),
         cache_trusted=choices.trust_cache_dir,
-        proxy=find_proxy(endpoint, env),
-        no_proxy=tuple(host.strip() for host in _first(env, "no_proxy", "NO_PROXY").split(",") if host.strip()),
-        ca_file=find_ca_file(env),
+        # Requests never go from https down to http, so of an https Hub the other proxy is not wanted, and may be anything.
+        http_proxy=find_proxy("http", env) if endpoint.startswith("http:") else None,
+        https_proxy=find_proxy("https", env),
+        no_proxy=tuple(_first(env, "no_proxy", "NO_PROXY").replace(",", " ").split()),
+        ca_paths=find_ca_paths(env),
+        allow_private_hosts=choices.allow_private_hosts or _is_set(env, "XETFS_ALLOW_PRIVATE_HOSTS"),
     )
 
 
@@ -161,36 +165,42 @@ def find_credentials(token_file: Path | None, env: Mapping[str, str]) -> Credent
     return open_token_file(path, f"the token file {path}")
 
 
-def find_proxy(endpoint: str, env: Mapping[str, str]) -> Secret | None:
-    """The proxy for the endpoint's scheme, from the usual variables. Raises InvalidArgument, which does not show it."""
+def find_proxy(scheme: Literal["http", "https"], env: Mapping[str, str]) -> Secret | None:
+    """The proxy for URLs of that scheme, from the usual variables. Raises InvalidArgument, which does not show it."""
     # HTTP_PROXY in capitals is not read: a web server sets it from a request's header.
-    names = ("https_proxy", "HTTPS_PROXY") if endpoint.startswith("https:") else ("http_proxy",)
-    text = _first(env, *names, "all_proxy", "ALL_PROXY").strip()
-    if not text:
+    names = ("https_proxy", "HTTPS_PROXY") if scheme == "https" else ("http_proxy",)
+    name = next((name for name in (*names, "all_proxy", "ALL_PROXY") if env.get(name, "").strip()), None)
+    if name is None:
         return None
+    text = env[name].strip()
     text = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(text)
-        usable = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+        usable = parts.scheme in PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
     if not usable:
         raise InvalidArgument(
-            "the proxy variable is not usable",
-            hint="expected http://host:port, user:password@ before the host if need be",
+            f"{name} is not a proxy that can be used",
+            hint="expected http://host:port or socks5://host:port, user:password@ before the host if need be",
         )
     return Secret(text)
 
 
-def find_ca_file(env: Mapping[str, str]) -> Path | None:
-    """Certificates to trust, from the usual variables. Raises InvalidArgument."""
-    text = _first(env, "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-    if not text:
-        return None
-    path = Path(text).absolute()
-    if not path.is_file():
-        raise InvalidArgument(f"the file of certificates does not exist: {path}", hint="see SSL_CERT_FILE")
-    return path
+def find_ca_paths(env: Mapping[str, str]) -> tuple[Path, ...]:
+    """Files and directories of certificates to trust, from OpenSSL's variables, else from those of requests and curl.
+
+    SSL_CERT_DIR may name several directories, of which some may be missing. Raises InvalidArgument.
+    """
+    file, directories = env.get("SSL_CERT_FILE", ""), [part for part in env.get("SSL_CERT_DIR", "").split(os.pathsep) if part]
+    if not file and not directories:
+        file = _first(env, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    if file and not Path(file).exists():
+        raise InvalidArgument(f"the file of certificates does not exist: {Path(file).absolute()}", hint="see SSL_CERT_FILE")
+    found = [Path(part) for part in (file, *directories) if part and Path(part).exists()]
+    if directories and not found:
+        raise InvalidArgument(f"the directory of certificates does not exist: {directories[0]}", hint="see SSL_CERT_DIR")
+    return tuple(path.absolute() for path in found)
 
 
 def _first(env: Mapping[str, str], *names: str) -> str:

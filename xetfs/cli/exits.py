@@ -48,6 +48,7 @@ EXIT: Final[Mapping[type[errors.XetfsError], Exit]] = {
     errors.RateLimited: Exit.UNREACHABLE,
     errors.Unavailable: Exit.UNREACHABLE,
     errors.TimedOut: Exit.UNREACHABLE,
+    errors.ProxyRefused: Exit.UNREACHABLE,
     errors.Offline: Exit.UNREACHABLE,
     errors.CorruptData: Exit.DATA,
     errors.ProtocolViolation: Exit.DATA,

@@ -101,7 +101,12 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         help="once mounted, fetch the files whose path in the repo matches into the cache, in the background; "
         "as 'hf download --include': * goes across /; may be given several times",
     )
-    parser.add_argument("--token-file", metavar="FILE", type=Path, help="read the Hub token from here")
+    parser.add_argument("--token-file", metavar="FILE", type=Path, help="read the Hub token from here, again when it changes")
+    parser.add_argument(
+        "--allow-private-hosts",
+        action="store_true",
+        help="follow a public Hub to hosts at private addresses (company networks, VPNs)",
+    )
     parser.add_argument("--allow-other", action="store_true", help="let other users of this machine read the mount")
     parser.set_defaults(run=run)
 
@@ -121,6 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
         cache=not arguments.no_cache,
         trust_cache_dir=arguments.trust_cache_dir,
         token_file=arguments.token_file,
+        allow_private_hosts=arguments.allow_private_hosts,
         offline=arguments.offline,
         verify=arguments.verify,
     )

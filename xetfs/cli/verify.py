@@ -63,7 +63,12 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--cache-size", metavar="SIZE", help="how much of it to keep")
     parser.add_argument("--trust-cache-dir", action="store_true", help="use it although others may write to it")
     parser.add_argument("--offline", action="store_true", help="make no request; check what is in the cache")
-    parser.add_argument("--token-file", metavar="FILE", type=Path, help="read the Hub token from here")
+    parser.add_argument("--token-file", metavar="FILE", type=Path, help="read the Hub token from here, again when it changes")
+    parser.add_argument(
+        "--allow-private-hosts",
+        action="store_true",
+        help="follow a public Hub to hosts at private addresses (company networks, VPNs)",
+    )
     parser.set_defaults(run=run, reports=True)
 
 
@@ -73,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         cache_size=arguments.cache_size,
         trust_cache_dir=arguments.trust_cache_dir,
         token_file=arguments.token_file,
+        allow_private_hosts=arguments.allow_private_hosts,
         offline=arguments.offline,
     )
     # Parts are proven on the way where they can be: what a run that is broken off leaves in the cache is as sure as a mount's.

@@ -20,6 +20,7 @@ ERRNO: Final[Mapping[type[BaseException], int]] = {
     errors.RateLimited: errno.EIO,
     errors.Unavailable: errno.EIO,
     errors.TimedOut: errno.ETIMEDOUT,
+    errors.ProxyRefused: errno.ENETUNREACH,
     errors.Offline: errno.ENETUNREACH,
     errors.CorruptData: errno.EIO,
     errors.Evicted: errno.EIO,

@@ -16,20 +16,18 @@ Everything goes through `_open`: the policy of net/origins.py, the token only fo
 from __future__ import annotations
 
 import logging
-import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import lru_cache
 from typing import Final, TypeVar
 
 import httpx
 import trio
 
 from xetfs import __version__
-from xetfs.errors import InvalidArgument, Offline, ProtocolViolation, Unavailable
+from xetfs.errors import Offline, ProtocolViolation, Unavailable
 from xetfs.net.connector import Connector, Unanswered, Unreached
 from xetfs.net.download import Download
 from xetfs.net.failures import error_of_exception, error_of_status, is_retried_status
@@ -37,7 +35,9 @@ from xetfs.net.hedging import Hedger, hedge_after_s
 from xetfs.net.origins import REDIRECTS_MAX, Bearer, Origin, OriginPolicy
 from xetfs.net.pace import Kind
 from xetfs.net.pool import OriginPools, Turn
+from xetfs.net.proxies import Proxies
 from xetfs.net.retry import with_retries
+from xetfs.net.trust import make_ssl_context
 from xetfs.protocol.urls import split_url
 from xetfs.settings import MIB, Secret, Settings
 from xetfs.telemetry import NET_REQUESTS, NET_STALLS, Counters
@@ -72,15 +72,15 @@ class HttpClient:
         self.nursery = nursery
         self.settings = settings
         self.counters = counters
-        self.policy = OriginPolicy(settings.endpoint)
+        self.policy = OriginPolicy(settings.endpoint, allow_private_hosts=settings.allow_private_hosts)
         self._parse_url = lru_cache(maxsize=URLS_PARSED_MAX)(httpx.URL)
         self._hedger = Hedger(counters)
-        connector = Connector(self._check_addresses)
-        self._pools = OriginPools(settings, connector, _make_ssl_context(settings.ca_file), counters, nursery)
-        self._proxy_host = httpx.URL(settings.proxy.reveal()).host if settings.proxy is not None else None
+        self._proxies = Proxies(settings)
+        connector, context = Connector(self._check_addresses), make_ssl_context(settings.ca_paths)
+        self._pools = OriginPools(settings, connector, context, self._proxies, counters, nursery)
 
     def _check_addresses(self, host: str, port: int, addresses: Sequence[str]) -> None:
-        if host != self._proxy_host:  # which the user chose; what it connects to is out of sight
+        if not self._proxies.is_proxy(host, port):  # what a proxy connects to is out of sight
             self.policy.check_addresses(host, port, addresses)
 
     async def aclose(self) -> None:
@@ -155,6 +155,8 @@ class HttpClient:
         while redirects <= REDIRECTS_MAX:
             permit = token if credentials is not None and credentials.origin == Origin.of(target) else None
             async with self._attempt(method, target, what, sent, permit, attempt, kind) as download:
+                if download.status == 407:
+                    raise error_of_status(407, download.headers, what)
                 if download.status == 401 and permit is not None and credentials is not None and not renewed:
                     credentials.credentials.refused(permit)
                     token, renewed = await credentials.credentials.token(), True
@@ -252,22 +254,6 @@ def _decode(body: bytes, download: Download, bytes_max: int) -> bytes:
     if not decoder.eof:
         raise Unavailable(f"{download.what}: the answer ended in the middle")
     return decoded
-
-
-def _make_ssl_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Trust `ca_file` alone, else what httpx trusts. Raises InvalidArgument for a file that holds no certificates."""
-    if ca_file is None:
-        return _usual_ssl_context()
-    try:
-        return ssl.create_default_context(cafile=str(ca_file))
-    except (OSError, ssl.SSLError) as exc:
-        raise InvalidArgument(f"no certificates to be had from {ca_file}: {exc!s:.100}", hint="expected a PEM file") from exc
-
-
-@cache
-def _usual_ssl_context() -> ssl.SSLContext:
-    """Shared by all clients of a process: reading the certificates takes as long as all else in opening one."""
-    return httpx.create_ssl_context(trust_env=False)
 
 
 @asynccontextmanager

@@ -12,13 +12,16 @@ from xetfs.errors import (
     AuthRequired,
     EntryNotFound,
     ProtocolViolation,
+    ProxyRefused,
     RangeNotSatisfiable,
     RateLimited,
     TimedOut,
     Unavailable,
     XetfsError,
 )
+from xetfs.net.proxies import ProxyAuthRequired, ProxyDenied
 
+PROXY_PASSWORD_HINT: Final = "in the proxy variable, write user:password@ before the host; only Basic is supported"
 RETRIED_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504})
 """Those that may go away by themselves. Other 5xx above 504 count like 500; 501 means that there is no such endpoint."""
 
@@ -51,6 +54,8 @@ def error_of_status(status: int, headers: httpx.Headers, what: str) -> XetfsErro
             return AuthRequired(f"{what}: credentials missing or refused (401)")
         case 403:
             return AccessDenied(f"{what}: access denied (403)")
+        case 407:
+            return ProxyRefused(f"{what}: the proxy on the way asks for a user name and password (407)", hint=PROXY_PASSWORD_HINT)
         case 404 | 410:
             return EntryNotFound(f"{what}: not found ({status})")
         case 416:
@@ -72,14 +77,19 @@ def error_of_exception(error: Exception, what: str) -> XetfsError:
     """The error that an exception of httpx stands for. Its text is used only where it can hold neither token nor URL."""
     match error:
         case httpx.ConnectTimeout():
-            return TimedOut(f"{what}: no connection in time", hint="check network, proxy and endpoint")
+            return TimedOut(f"{what}: no connection in time: {error!s:.200}", hint="check network, proxy and endpoint")
         case httpx.ConnectError():
             hint = (
                 "check the certificates (SSL_CERT_FILE)" if "CERTIFICATE" in str(error) else "check network, proxy and endpoint"
             )
             return Unavailable(f"{what}: cannot connect: {error!s:.200}", hint=hint)
+        case ProxyAuthRequired():
+            return ProxyRefused(f"{what}: {error!s:.200}", hint=PROXY_PASSWORD_HINT)
+        case ProxyDenied():
+            hint = "check the proxy's rules; what is to be asked without it goes into no_proxy"
+            return ProxyRefused(f"{what}: {error!s:.200}", hint=hint)
         case httpx.ProxyError():
-            return Unavailable(f"{what}: the proxy refused", hint="check the proxy's address and password")
+            return Unavailable(f"{what}: {error!s:.200}", hint="check the proxy")
         case httpx.TimeoutException():
             return TimedOut(f"{what}: the server fell silent")
         case httpx.RemoteProtocolError() if "disconnected" not in str(error) and "closed" not in str(error):

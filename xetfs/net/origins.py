@@ -7,8 +7,9 @@ itself. So:
 * `Authorization` goes only to the origin (scheme, host, port) it belongs to; following a redirect never widens that.
 * https is left for http only when the endpoint itself is http.
 * Addresses are judged after the name is resolved, and connected to as judged (net/connector.py). Loopback, private, link-local
-  and other special addresses are refused, unless the endpoint's own address is of that same kind. The addresses at which
-  clouds hand out credentials are refused always.
+  and other special addresses are refused, unless the endpoint's own address is of that same kind. Private ones, those of
+  split horizons, carriers and VPNs (100.64/10, 198.18/15) among them, may be allowed by the user. The addresses at which clouds
+  hand out credentials are refused always.
 * Ports below 1024 other than 80, 443 and the endpoint's own are refused: no HTTP server of a Hub listens there.
 
 URLs are shown without their query, which may be a credential.
@@ -34,9 +35,21 @@ REDIRECTS_MAX: Final = 5
 _FIRST_FREE_PORT: Final = 1024
 _WEB_PORTS: Final = (80, 443)
 
-# AWS, GCP, Azure and others at the first; AWS over IPv6; Alibaba; Azure's wire server.
 _METADATA: Final = frozenset(
-    ipaddress.ip_address(text) for text in ("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16")
+    map(
+        ipaddress.ip_address,
+        (
+            "169.254.169.254",  # AWS, GCP, Azure, Oracle and others
+            "fd00:ec2::254",  # AWS over IPv6
+            "169.254.170.2",  # AWS, for containers
+            "169.254.170.23",  # AWS, for pods of Kubernetes
+            "fd00:ec2::23",
+            "fd20:ce::254",  # GCP over IPv6
+            "fd00:c1::a9fe:a9fe",  # Oracle over IPv6
+            "100.100.100.200",  # Alibaba
+            "168.63.129.16",  # Azure's wire server
+        ),
+    )
 )
 _HUB_PATH: Final = re.compile(
     r"/api/(?:models|datasets|spaces|resolve-cache)/|/(?:(?:datasets|spaces)/)?(?:[^/?]+/){1,2}resolve/"
@@ -101,11 +114,11 @@ class OriginPolicy:
     An endpoint with a path may redirect as the Hub behind it does: to a path of the Hub, which is one below its own.
     """
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, *, allow_private_hosts: bool = False) -> None:
         parts = split_url(endpoint, "endpoint")
         self.endpoint = Origin.of_parts(parts)
         self._path = urlsplit(endpoint).path.rstrip("/")
-        self._kinds: set[AddressKind] = {"public"}
+        self._kinds: set[AddressKind] = {"public", "private"} if allow_private_hosts else {"public"}
         if _is_address(parts.host):
             self._kinds.add(address_kind(parts.host))
 
@@ -157,7 +170,9 @@ class OriginPolicy:
         if refused:
             raise ProtocolViolation(
                 f"refused to connect to {host:.80}:{port}, whose address is {' and '.join(sorted(refused))}",
-                hint="the Hub or a proxy on the way named an address inside this network",
+                hint="your company's network or VPN may need that: --allow-private-hosts"
+                if refused == {"private"}
+                else "the Hub or a proxy on the way named an address inside this network",
             )
 
 

@@ -18,14 +18,15 @@ from typing import Final
 import httpx
 import trio
 
-from xetfs.errors import ProtocolViolation, Unavailable
+from xetfs.errors import Unavailable
 from xetfs.net.connector import Connector
 from xetfs.net.origins import Origin
 from xetfs.net.pace import Kind, Pace
 from xetfs.net.places import Place, Places
+from xetfs.net.proxies import Proxies, proxy_name, proxy_port
 from xetfs.net.reach import Reach
 from xetfs.net.streams import WIRE_BYTES
-from xetfs.net.transport import PROXY_PORT, Transport
+from xetfs.net.transport import Transport
 from xetfs.settings import Settings
 from xetfs.telemetry import Counters
 
@@ -111,12 +112,19 @@ class OriginPools:
     """The pools of a client, by origin, made when first needed and dropped when idle and too many."""
 
     def __init__(
-        self, settings: Settings, connector: Connector, context: ssl.SSLContext, counters: Counters, nursery: trio.Nursery
+        self,
+        settings: Settings,
+        connector: Connector,
+        context: ssl.SSLContext,
+        proxies: Proxies,
+        counters: Counters,
+        nursery: trio.Nursery,
     ) -> None:
         """nursery: for tasks that belong to no request."""
         self._counters = counters
         self._nursery = nursery
         self._settings = settings
+        self._proxies = proxies
         self._connector = connector
         self._wire = memoryview(bytearray(WIRE_BYTES))
         self._context = context
@@ -126,7 +134,7 @@ class OriginPools:
         """Raises Unavailable when too many origins are in use at once."""
         pool = self._pools.pop(origin, None)
         if pool is None:
-            proxy = self._proxy_of(origin)
+            proxy = self._proxies.for_origin(origin)
             reach = self._reach_of(origin, proxy)
             pool = OriginPool(self._settings, self._connector, self._context, self._wire, proxy, reach, self._nursery)
         self._pools[origin] = pool  # to the end: the first is the one unused for longest
@@ -140,33 +148,16 @@ class OriginPools:
 
     def _reach_of(self, origin: Origin, proxy: httpx.Proxy | None) -> Reach:
         """Of the server, or of the proxy on the way to it: that one tells by its own answers what is behind it."""
-        host, port = (origin.host, origin.port) if proxy is None else (proxy.url.host, proxy.url.port or PROXY_PORT)
+        host, port = (origin.host, origin.port) if proxy is None else (proxy.url.host, proxy_port(proxy))
 
         async def connect(timeout_s: float) -> None:
             (await self._connector.connect(host, port, timeout_s)).close()
 
-        server = str(origin) if proxy is None else f"the proxy {host}:{port}"
+        server = str(origin) if proxy is None else f"the proxy {proxy_name(proxy)}"
         patience_s = self._settings.outage_patience_s
         return Reach(server, connect, patience_s=patience_s, counters=self._counters, nursery=self._nursery)
-
-    def _proxy_of(self, origin: Origin) -> httpx.Proxy | None:
-        if self._settings.proxy is None or _is_exempt(origin.host, self._settings.no_proxy):
-            return None
-        try:
-            proxy = httpx.Proxy(self._settings.proxy.reveal())
-        except (ValueError, httpx.InvalidURL):
-            raise ProtocolViolation("the proxy is not a URL of the form http://host:port") from None
-        if proxy.url.scheme != "http":
-            raise ProtocolViolation("only proxies that are asked by http:// are supported")
-        return proxy
 
     async def aclose(self) -> None:
         while self._pools:
             _, pool = self._pools.popitem()
             await pool.aclose()
-
-
-def _is_exempt(host: str, no_proxy: tuple[str, ...]) -> bool:
-    if host in ("localhost", "::1") or host.startswith("127.") or "*" in no_proxy:
-        return True
-    return any(host == name.lstrip(".") or host.endswith("." + name.lstrip(".")) for name in no_proxy)

@@ -21,12 +21,12 @@ import trio
 
 from xetfs.net.connector import Connector
 from xetfs.net.http1 import Body, Connection
+from xetfs.net.proxies import ProxyAuthRequired, ProxyDenied, proxy_name, proxy_port
+from xetfs.net.socks import open_tunnel
 from xetfs.net.streams import PlainStream, Stream, TlsStream
 
 KEEPALIVE_S: Final = 30.0
 """An idle connection is closed after this; load balancers commonly close theirs after 60 s."""
-PROXY_PORT: Final = 80
-"""Where an `http://` proxy listens that is given without a port."""
 
 
 class Transport(httpx.AsyncBaseTransport):
@@ -35,7 +35,7 @@ class Transport(httpx.AsyncBaseTransport):
     def __init__(
         self, connector: Connector, context: ssl.SSLContext, wire: memoryview, *, proxy: httpx.Proxy | None = None
     ) -> None:
-        """wire: scratch buffer that all transports of an event loop share. proxy: an http:// proxy."""
+        """wire: scratch buffer that all transports of an event loop share. proxy: through which all connections go."""
         self._connector = connector
         self._context = context
         self._wire = wire
@@ -70,7 +70,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     def _head_of(self, request: httpx.Request) -> h11.Request:
         url, headers = request.url, request.headers.raw
-        if self._proxy is None or url.scheme == "https":
+        if self._proxy is None or self._proxy.url.scheme != "http" or url.scheme == "https":
             return h11.Request(method=request.method, target=url.raw_path, headers=headers)
         target = b"http://" + url.netloc + url.raw_path
         return h11.Request(method=request.method, target=target, headers=[*headers, *_proxy_headers(self._proxy)])
@@ -95,15 +95,19 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def _open(self, url: httpx.URL, timeout_s: float) -> Connection:
         epoch = self._epoch
-        server = self._proxy.url if self._proxy is not None else url
-        port = server.port or (PROXY_PORT if server.scheme == "http" else 443)
-        plain = PlainStream(await self._connector.connect(server.host, port, timeout_s))
+        server = (url.host, _port_of(url)) if self._proxy is None else (self._proxy.url.host, proxy_port(self._proxy))
+        plain = PlainStream(await self._connector.connect(*server, timeout_s))
+        missing = ""
         try:
             with trio.fail_after(timeout_s):
+                if self._proxy is not None:
+                    missing = f"the proxy {proxy_name(self._proxy)} did not connect to {_shown(url)}"
+                    await self._tunnel(plain, self._proxy, url)
+                missing = f"no TLS with {_shown(url)}"
                 stream = plain if url.scheme == "http" else await self._secure(plain, url)
         except trio.TooSlowError:
             plain.close()
-            raise httpx.ConnectTimeout("no secure connection in time") from None
+            raise httpx.ConnectTimeout(missing) from None
         except OSError as exc:  # ssl.SSLError is one
             plain.close()
             raise httpx.ConnectError(str(exc)) from exc
@@ -113,23 +117,39 @@ class Transport(httpx.AsyncBaseTransport):
         return Connection(stream, self._wire, epoch=epoch)
 
     async def _secure(self, plain: PlainStream, url: httpx.URL) -> Stream:
-        if self._proxy is not None:
-            await self._tunnel(plain, self._proxy, url)
         tls = TlsStream(plain, self._wire, self._context, url.host)
         await tls.handshake()
         return tls
 
     async def _tunnel(self, plain: PlainStream, proxy: httpx.Proxy, url: httpx.URL) -> None:
-        target = f"{url.host if ':' not in url.host else f'[{url.host}]'}:{url.port or 443}".encode()
+        """Have the proxy connect to the server, which an http:// proxy does not do for plain requests.
+
+        Raises httpx.ProxyError, of which ProxyAuthRequired and ProxyDenied will not pass, with a text fit for the user.
+        """
+        try:
+            if proxy.url.scheme != "http":
+                await open_tunnel(plain, url.host, _port_of(url), proxy.raw_auth)
+            elif url.scheme == "https":
+                await self._connect_through(plain, proxy, url)
+        except httpx.ProxyError as exc:
+            raise type(exc)(f"the proxy {proxy_name(proxy)} did not connect to {_shown(url)}: {exc}") from None
+
+    async def _connect_through(self, plain: PlainStream, proxy: httpx.Proxy, url: httpx.URL) -> None:
+        target = f"{url.host if ':' not in url.host else f'[{url.host}]'}:{_port_of(url)}".encode()
         headers = [(b"host", target), *_proxy_headers(proxy)]
         try:
             head, _ = await Connection(plain, self._wire, epoch=0).send(
                 h11.Request(method="CONNECT", target=target, headers=headers)
             )
-        except h11.RemoteProtocolError as exc:
-            raise httpx.ProxyError(str(exc)) from exc
-        if not 200 <= head.status_code < 300:
-            raise httpx.ProxyError(f"{head.status_code}")
+        except h11.RemoteProtocolError:
+            raise httpx.ProxyError("its answer is not HTTP") from None
+        match head.status_code:
+            case 407:
+                raise ProxyAuthRequired("it asks for a user name and password (407)")
+            case 401 | 403 | 405 | 451:
+                raise ProxyDenied(f"it does not allow that ({head.status_code})")
+            case status if not 200 <= status < 300:
+                raise httpx.ProxyError(f"it failed ({status})")
 
     def retire(self) -> None:
         """Use fresh connections from now on; requests under way go on with theirs."""
@@ -142,6 +162,14 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         self.retire()
+
+
+def _port_of(url: httpx.URL) -> int:
+    return url.port or (80 if url.scheme == "http" else 443)
+
+
+def _shown(url: httpx.URL) -> str:
+    return f"{url.host:.80}:{_port_of(url)}"
 
 
 def _proxy_headers(proxy: httpx.Proxy) -> list[tuple[bytes, bytes]]:
