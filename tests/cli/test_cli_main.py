@@ -109,7 +109,8 @@ def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str], arguments: 
 def test_a_bad_variable_is_wrong_usage(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "nonsense")
     assert main(["mount", "a/b", "/mnt"]) == Exit.USAGE
-    assert capsys.readouterr().err.startswith("xetfs: HF_ENDPOINT is not usable")
+    expected = "xetfs: HF_ENDPOINT is not usable: expected an http or https URL; write https://host or http://host:port/path\n"
+    assert capsys.readouterr().err == expected
 
 
 # --allow-other

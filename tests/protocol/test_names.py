@@ -85,6 +85,23 @@ def test_what_cannot_be_a_repo_is_refused(text: str) -> None:
         RepoRef.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://huggingface.co/o/n", "o/n"),
+        ("https://huggingface.co/datasets/o/n/?x=y", "datasets/o/n"),
+        ("http://localhost:8080/o/n/tree/v1/sub", "o/n@v1/sub"),
+        ("https://huggingface.co/o/n/blob/main/config.json", "o/n"),
+        ("https://user:hf_secret@huggingface.co/o/n", "o/n"),
+        ("https://huggingface.co", "owner/name"),
+    ],
+)
+def test_a_url_is_refused_with_the_name_in_it(url: str, name: str) -> None:
+    with pytest.raises(InvalidArgument, match="not a URL") as caught:
+        RepoRef.parse(url)
+    assert caught.value.hint == f"write '{name}'"
+
+
 @pytest.mark.parametrize("text", ["kernels/o/n", "buckets/o/n", "hf://buckets/o/n/folder", "kernels/o/n@v1"])
 def test_kernels_and_buckets_are_named_as_what_is_not_supported(text: str) -> None:
     with pytest.raises(InvalidArgument, match="cannot be mounted") as caught:

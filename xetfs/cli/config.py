@@ -129,12 +129,10 @@ def find_endpoint(env: Mapping[str, str]) -> str:
     """HF_ENDPOINT or the public Hub, without a slash at the end; it may have a path. Raises InvalidArgument."""
     text = (env.get("HF_ENDPOINT") or _DEFAULT_ENDPOINT).rstrip("/")
     try:
-        split_url(text, "HF_ENDPOINT")
-        parts = urlsplit(text)
-    except (ProtocolViolation, ValueError) as exc:
-        raise InvalidArgument(
-            f"HF_ENDPOINT is not usable: {exc}", hint="expected https://host or http://host:port/path"
-        ) from None
+        split_url(text, "HF_ENDPOINT is not usable")
+    except ProtocolViolation as exc:
+        raise InvalidArgument(exc.message, hint="write https://host or http://host:port/path") from None
+    parts = urlsplit(text)
     if "?" in text or any(part in ("", ".", "..") for part in parts.path.split("/")[1:]):
         raise InvalidArgument(
             "HF_ENDPOINT has a query, or a path that leads nowhere", hint="expected https://host or http://host:port/path"

@@ -95,7 +95,10 @@ class RepoRef:
     @classmethod
     def parse(cls, text: str) -> RepoRef:
         """Read what a user typed (see above). Raises InvalidArgument."""
-        parts = text.removeprefix("hf://").strip("/").split("/")
+        text = text.removeprefix("hf://")
+        if "://" in text:
+            raise InvalidArgument("expected the name of a repo, not a URL", hint=f"write {_name_in(text)!r:.200}")
+        parts = text.strip("/").split("/")
         if parts[0] in _UNSUPPORTED and len(parts) > 1:
             raise InvalidArgument(
                 f"{parts[0]} of the Hub cannot be mounted: {text!r:.200}", hint="xetfs shows models, datasets and spaces"
@@ -126,6 +129,12 @@ class RepoRef:
     def __str__(self) -> str:
         folder = f"/{self.subfolder}" if self.subfolder else ""
         return f"{self.repo}{folder}@{self.revision}"
+
+
+def _name_in(url: str) -> str:
+    """Return the REPO that the URL of a page of the Hub stands for, as far as it can be told from its path."""
+    path = url.partition("://")[2].partition("/")[2].partition("?")[0].strip("/")
+    return re.sub(r"/tree/", "@", re.sub(r"/(blob|resolve|discussions)/.*", "", path), count=1) or "owner/name"
 
 
 def _split_name(text: str) -> tuple[str, Iterator[tuple[str, str]]]:

@@ -44,7 +44,8 @@ def split_url(url: object, what: str) -> UrlParts:
     except ValueError as error:
         raise ProtocolViolation(f"{what}: not a URL") from error
     if parts.scheme not in _DEFAULT_PORTS:
-        raise ProtocolViolation(f"{what}: expected an http or https URL, got {parts.scheme!r:.20}")
+        found = f", got {parts.scheme!r:.20}" if parts.scheme else ""
+        raise ProtocolViolation(f"{what}: expected an http or https URL{found}")
     if not host or not _HOST.fullmatch(host) or port == 0:
         raise ProtocolViolation(f"{what}: a URL without a proper host")
     if "@" in parts.netloc or "#" in url:
