@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import pwd
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -269,3 +272,34 @@ def test_private_hosts_are_allowed_by_argument_or_variable(home: dict[str, str])
     assert settings(home, allow_private_hosts=True).allow_private_hosts
     assert settings({**home, "XETFS_ALLOW_PRIVATE_HOSTS": "1"}).allow_private_hosts
     assert not settings({**home, "XETFS_ALLOW_PRIVATE_HOSTS": "0"}).allow_private_hosts
+
+
+@pytest.mark.root
+def test_root_with_the_environment_of_a_user_has_its_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under sudo -E: what root made in the user's home would be in the user's way. The user's token is read all the same."""
+    theirs, own = tmp_path / "user", tmp_path / "root"
+    for home in (theirs, own):
+        (home / ".cache/huggingface").mkdir(parents=True)
+    (theirs / ".cache/huggingface/token").write_text("hf_theirs")
+    os.chown(theirs, 1000, 1000)
+    os.chown(theirs / ".cache", 1000, 1000)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: SimpleNamespace(pw_dir=str(own)))
+    monkeypatch.setenv("HOME", str(theirs))
+    for env in ({}, {"XDG_CACHE_HOME": str(theirs / ".cache")}, {"XDG_CACHE_HOME": str(theirs / "absent/cache")}):
+        assert settings_from(Choices(), env).cache_dir == own / ".cache/xetfs"
+    assert settings_from(Choices(cache_dir=theirs / "here"), {}).cache_dir == theirs / "here"
+    assert token_of(settings_from(Choices(), {})) == "hf_theirs"
+    monkeypatch.setenv("HOME", str(own))
+    assert settings_from(Choices(), {}).cache_dir == own / ".cache/xetfs"
+
+
+def test_without_a_cache_there_is_no_directory(home: dict[str, str], tmp_path: Path) -> None:
+    assert settings(home, cache=False).cache_dir is None
+    refused: list[dict[str, object]] = [
+        {"cache_dir": tmp_path}, {"cache_size": "1G"}, {"trust_cache_dir": True}, {"offline": True}
+    ]  # fmt: skip
+    for choices in refused:
+        with pytest.raises(InvalidArgument, match="--no-cache"):
+            settings(home, cache=False, **choices)
+    with pytest.raises(InvalidArgument, match="--no-cache"):
+        settings({**home, "HF_HUB_OFFLINE": "1"}, cache=False)

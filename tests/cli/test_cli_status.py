@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 from dataclasses import replace
@@ -86,7 +87,7 @@ def test_where_the_socket_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     if os.geteuid() == 0:  # sudo -E keeps the variable of the user
         os.chown(tmp_path, 1000, -1)
         assert control_socket(Path("/mnt"), {**state, "XDG_RUNTIME_DIR": str(tmp_path)}).parent == Path(
-            "/root/.local/state/xetfs"
+            pwd.getpwuid(0).pw_dir, ".local/state/xetfs"
         )
 
 

@@ -15,6 +15,7 @@ from small_user import TOKEN, RunXetfs, status
 
 from xetfs.cli.exits import Exit
 from xetfs.control.client import ask
+from xetfs.settings import MIB
 
 
 @pytest.fixture
@@ -172,3 +173,29 @@ def test_the_socket_lies_in_the_runtime_directory_where_there_is_one(run_xetfs: 
     assert ask(path)["pid"] == status(run_xetfs, mountpoint)["pid"]
     assert run_xetfs("umount", mountpoint).returncode == 0
     assert list((home / ".local").rglob("*.sock")) == []
+
+
+def test_a_mount_without_a_cache_leaves_nothing_on_the_disk(run_xetfs: RunXetfs, mountpoint: Path, home: Path) -> None:
+    done = run_xetfs("mount", small_hub.REPO, mountpoint, "--no-cache")
+    assert (done.returncode, done.stderr) == (0, "")
+    for path, content in small_hub.content_of().items():
+        assert (mountpoint / path).read_bytes() == content
+    document = status(run_xetfs, mountpoint)
+    assert document["cache_dir"] is None
+    assert document["store"]["bytes"] <= document["store"]["bytes_max"] == 64 * MIB
+    assert "in memory (--no-cache)" in run_xetfs("status", mountpoint).stdout
+    assert not (home / ".cache").exists()
+    assert run_xetfs("umount", mountpoint).returncode == 0
+
+
+def test_a_cache_on_an_open_volume(run_xetfs: RunXetfs, mountpoint: Path, home: Path) -> None:
+    """As a pod has it: an emptyDir has mode 0777, with an fsGroup 2777."""
+    volume = home / "volume"
+    volume.mkdir()
+    volume.chmod(0o2777)
+    for cache, kept in ((volume / "c", "c/cache.db"), (volume, f"xetfs-{os.geteuid()}/cache.db")):
+        done = run_xetfs("mount", small_hub.REPO, mountpoint, "--cache-dir", cache)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (mountpoint / small_hub.XET).read_bytes()
+        assert (volume / kept).exists()
+        assert run_xetfs("umount", mountpoint).returncode == 0

@@ -5,6 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,3 +159,35 @@ def test_a_directory_locked_by_a_process_that_is_stopped_is_a_store_that_fails(
         store = open_store()
         assert store.statistics().state == "failing"
         assert "lock" in store.statistics().failure
+
+
+AS_A_USER = """
+import os, sys
+from pathlib import Path
+from xetfs.settings import Settings
+from xetfs.store.disk import DiskStore
+from xetfs.telemetry import Counters
+
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+for cache in sys.argv[1:]:
+    store = DiskStore(Settings(cache_dir=Path(cache), cache_free_share=0.0), Counters())
+    store.put_record("map", "key", b"value")
+    print(store.get_record("map", "key"), store.statistics().state)
+    store.close()
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("mode", [0o777, 0o2777])
+def test_a_user_has_a_private_directory_on_a_volume_of_root(mode: int) -> None:
+    with tempfile.TemporaryDirectory() as base:
+        os.chmod(base, 0o755)
+        volume = Path(base, "volume")
+        volume.mkdir()
+        volume.chmod(mode)
+        command = [sys.executable, "-c", AS_A_USER, str(volume / "c"), str(volume)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (0, "b'value' ok\n" * 2), done.stderr
+        for private in (volume / "c", volume / "xetfs-65534"):
+            assert stat.S_IMODE(private.stat().st_mode) & 0o777 == 0o700
+            assert private.stat().st_uid == 65534
