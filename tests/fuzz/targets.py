@@ -39,9 +39,17 @@ from xetfs.protocol.shard import (
     encode_upload_shard,
     parse_shard,
 )
-from xetfs.protocol.tree import parse_next_link, parse_repo_info, parse_resolve_headers, parse_tree_page, parse_xet_token
+from xetfs.protocol.tree import (
+    TreeEntry,
+    parse_next_link,
+    parse_repo_info,
+    parse_resolve_headers,
+    parse_tree_page,
+    parse_xet_token,
+)
 from xetfs.protocol.xorb import CHUNK_BYTES_MAX, XorbBlock, decode_block, encode_chunk
 from xetfs.reader.filemap import FileMap, Level, Run, decode_runs, encode_runs
+from xetfs.repo.entries import EntriesBuilder, decode_entries
 from xetfs.settings import Secret
 from xetfs.store.blocks import encode_header, open_block
 
@@ -374,6 +382,27 @@ def _indexes() -> Iterator[bytes]:
     yield json.dumps({"weight_map": {"a": "../x", "b": 1, "c": None, "d": "", "e": "ü"}}).encode()
 
 
+# --- from the store
+
+
+def _read_entries(data: bytes) -> bool:
+    with suppress(CorruptData):
+        found = decode_entries("folder", [data])
+        assert all(found.entry(at).path.startswith("folder/") for at in range(len(found)))
+        again = decode_entries("folder", found.encode())
+        assert [again.entry(at) for at in range(len(again))] == [found.entry(at) for at in range(len(found))]
+        return True
+    return False
+
+
+def _listings() -> Iterator[bytes]:
+    builder = EntriesBuilder("folder")
+    yield from builder.finish()[0].encode()
+    builder.add("sub", TreeEntry("folder/sub", "directory", 0))
+    builder.add("w.bin", TreeEntry("folder/w.bin", "file", 2**40, "ab" * 20, _FILE, bytes(32), 2**31))
+    yield from builder.finish()[0].encode()
+
+
 TARGETS: Final[dict[str, Target]] = {
     "reconstruction": Target(_read_reconstruction, _reconstructions),
     "proof": Target(_read_proof, _proofs),
@@ -383,6 +412,7 @@ TARGETS: Final[dict[str, Target]] = {
     "shard": Target(_read_shard, _shards),
     "tree": Target(_read_tree, _trees),
     "filemap": Target(_read_map, _maps),
+    "listing": Target(_read_entries, _listings),
     "formats": Target(_read_layout, _layouts),
     "index": Target(_read_index, _indexes),
     "blockfile": Target(_read_block_file, _block_files, 16384),

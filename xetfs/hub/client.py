@@ -39,10 +39,13 @@ ENTRIES_MAX: Final = 1_000_000
 
 @dataclass(slots=True)
 class TreeCursor:
-    """How far the pages of one directory have been taken. Given to `tree_pages` again, they go on from there."""
+    """How far the pages of one directory have been taken. Given to `tree_pages` again, they go on from there.
+
+    seen: hashes of the URLs that were asked for, which may be long.
+    """
 
     url: str = ""
-    seen: set[str] = field(default_factory=set)
+    seen: set[int] = field(default_factory=set)
     entries: int = 0
 
     @property
@@ -136,7 +139,7 @@ class HubClient:
             f"{repo.api_path}/tree/{commit}{folder}?recursive=false&expand=false&limit={PAGE_ENTRIES}"
         )
         while len(cursor.seen) < PAGES_MAX:
-            cursor.seen.add(cursor.url)
+            cursor.seen.add(hash(cursor.url))
             answer = await self._ask(cursor.url, repo, what)
             page = parse_tree_page(answer.body)
             cursor.entries += len(page.entries) + len(page.odd)
@@ -148,7 +151,7 @@ class HubClient:
                 return
             cursor.url = self._next_page(answer.url, following, repo, what)
             yield page
-            if cursor.url in cursor.seen:
+            if hash(cursor.url) in cursor.seen:
                 raise ProtocolViolation(f"{what}: its pages go round in a circle")
         raise ProtocolViolation(f"{what}: more than {PAGES_MAX} pages")
 

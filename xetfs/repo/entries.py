@@ -28,7 +28,7 @@ _ROW = struct.Struct("<BQq20s32s32s")  # flags, size, mtime_s, oid, file id, SHA
 _HEAD = struct.Struct("<4sIII")  # magic, number of parts, entries of this part, bytes of its names
 _MAGIC: Final = b"xdl1"
 _DIRECTORY, _MTIME, _OID, _FILE_ID, _SHA256 = 1, 2, 4, 8, 16
-_KIND = struct.Struct("<BQ")
+_START = struct.Struct("<BQq")  # of a row: what `stat` asks for
 
 
 class Entries:
@@ -64,11 +64,11 @@ class Entries:
         return bool(self._rows[index * _ROW.size] & _DIRECTORY)
 
     def size(self, index: int) -> int:
-        size: int = _KIND.unpack_from(self._rows, index * _ROW.size)[1]
+        size: int = _START.unpack_from(self._rows, index * _ROW.size)[1]
         return size
 
     def mtime_s(self, index: int) -> int | None:
-        flags, _, mtime_s, *_ = _ROW.unpack_from(self._rows, index * _ROW.size)
+        flags, _, mtime_s = _START.unpack_from(self._rows, index * _ROW.size)
         return mtime_s if flags & _MTIME else None
 
     def entry(self, index: int) -> TreeEntry:
