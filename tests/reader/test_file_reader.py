@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -411,3 +412,13 @@ async def test_readahead_that_moves_and_never_comes_by_is_not_waited_for_without
         await read_at(6 * MIB)
         assert 0 < trio.current_time() - begin <= 2 * bench.settings.stall_timeout_s
         reader.close()
+
+
+async def test_a_front_without_a_kernel_may_wait_as_long_as_it_takes(
+    cas: FakeCas, make_file: MakeFile, autojump_clock: trio.testing.MockClock
+) -> None:
+    file = make_file(20)
+    cas.delay_s = 600.0
+    async with open_bench(cas, operation_deadline_s=math.inf, proof_timeout_s=math.inf) as bench:
+        assert await read(bench, file, 30_000, 50_000) == file.content[30_000:50_000]
+    assert trio.current_time() >= 2 * cas.delay_s

@@ -20,6 +20,7 @@ from xetfs.errors import (
     XetfsError,
 )
 from xetfs.net.proxies import ProxyAuthRequired, ProxyDenied
+from xetfs.protocol.dates import http_date_s
 
 PROXY_PASSWORD_HINT: Final = "in the proxy variable, write user:password@ before the host; only Basic is supported"
 RETRIED_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504})
@@ -35,16 +36,20 @@ def is_retried_status(status: int) -> bool:
 
 
 def retry_after_s(headers: httpx.Headers) -> float | None:
-    """Seconds that an answer asks to wait: the reset of an exhausted `RateLimit`, else `Retry-After` in seconds, else None.
+    """Seconds that an answer asks to wait: the reset of an exhausted `RateLimit`, else `Retry-After`, else None.
 
-    Source: huggingface_hub, utils/_http.py (RateLimit: "api";r=0;t=17); RFC 9110 §10.2.3, of which dates are not used by the Hub.
+    A Retry-After that is a date is held against the answer's own Date, as this machine's clock may be wrong.
+    Source: huggingface_hub, utils/_http.py (RateLimit: "api";r=0;t=17); RFC 9110 §10.2.3.
     """
     limits = headers.get("ratelimit", "")[:1000]
     remaining, reset = _RATE_LIMIT_REMAINING.search(limits), _RATE_LIMIT_RESET.search(limits)
     if remaining and reset and int(remaining[1]) == 0:
         return float(reset[1])
     text = headers.get("retry-after", "").strip()
-    return float(text) if _SECONDS.fullmatch(text) else None
+    if _SECONDS.fullmatch(text):
+        return float(text)
+    until_s, now_s = http_date_s(text), http_date_s(headers.get("date", "").strip())
+    return None if until_s is None or now_s is None else float(max(0, until_s - now_s))
 
 
 def error_of_status(status: int, headers: httpx.Headers, what: str) -> XetfsError:
