@@ -65,7 +65,7 @@ def waiting_in_the_kernel(mount: Stage) -> int | None:
     return int(place.read_text()) if place.exists() else None
 
 
-FAULTS: list[tuple[str, dict[str, Any], int]] = [  # 0: read all the same, through the Hub
+FAULTS: list[tuple[str, dict[str, Any], int]] = [  # 0: read all the same, through the Hub or without proof
     ("a flipped byte", {"action": "flip", "origin": "transfer", "offset": 1000}, errno.EIO),
     ("expired URLs", {"action": "expire", "origin": "transfer"}, errno.EACCES),
     ("another Content-Range", {"action": "content_range", "origin": "transfer", "body": "bytes 1-2/3"}, errno.EIO),
@@ -75,7 +75,7 @@ FAULTS: list[tuple[str, dict[str, Any], int]] = [  # 0: read all the same, throu
     ("an offset below zero", {"action": "rewrite", "origin": "cas", "path": "/reconstructions/",
                               "members": {"offset_into_first_range": -1}}, errno.EIO),
     ("a proof of another size", {"action": "rewrite", "origin": "cas", "path": "/file-chunk-hashes/",
-                                 "members": {"fileSize": 7}}, errno.EIO),
+                                 "members": {"fileSize": 7}}, 0),
     ("a portal", {"action": "answer", "origin": "cas", "status": 200, "body": "<html>Log in</html>"}, errno.EIO),
 ]  # fmt: skip
 
