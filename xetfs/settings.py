@@ -112,8 +112,8 @@ class Settings:
     have requests sent into the user's network, though no token to it (net/origins.py)."""
     multirange: bool = False
     """Ask for all ranges that one signed URL allows in one request, where a server has shown that it answers that. Off, as in the
-    reference client (hf_xet, enable_multirange_fetching): storage behind the CAS may refuse several ranges with a 403, serve
-    them slowly or send the whole object, while ranges side by side work everywhere and take no more round trips."""
+    reference client hf_xet (HF_XET_CLIENT_ENABLE_MULTIRANGE_FETCHING): storage behind the CAS may refuse several ranges with
+    a 403, serve them slowly or send the whole object; ranges side by side work everywhere and take no more round trips."""
     connect_timeout_s: float = 5.0
     """By then the first packet has been sent three times."""
     outage_patience_s: float = 0.06

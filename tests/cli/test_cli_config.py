@@ -145,6 +145,11 @@ def test_offline_by_argument_only_when_said(home: dict[str, str]) -> None:
     assert not settings({**home, "HF_HUB_OFFLINE": "0"}).offline
 
 
+def test_several_ranges_in_one_request_are_a_choice(home: dict[str, str]) -> None:
+    assert not settings(home).multirange
+    assert settings({**home, "HF_XET_CLIENT_ENABLE_MULTIRANGE_FETCHING": "true"}).multirange
+
+
 # Tokens, in the order in which they count
 
 

@@ -10,7 +10,8 @@ asks for plan after plan where a key is wrong or an address not allowed. So a re
 4. Any other status says what is wrong with the request; a fresh URL would not change it.
 
 Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html; the documentation of CloudFront, "Troubleshoot signed
-URLs" (its 403 has the same words for expired and for unknown keys); answers of Cloud Storage to expired URLs.
+URLs" (one status and nearly the same words for many reasons); for Cloud Storage
+https://docs.extendtech.net/extendfiles/understanding-google-cloud-storage-signed-urls, which quotes its answer.
 """
 
 from __future__ import annotations

@@ -57,6 +57,7 @@ def settings_from(choices: Choices, env: Mapping[str, str]) -> Settings:
         credentials=find_credentials(choices.token_file, env),
         offline=offline,
         xet=not _is_set(env, "HF_HUB_DISABLE_XET"),
+        multirange=_is_set(env, "HF_XET_CLIENT_ENABLE_MULTIRANGE_FETCHING"),
         verify=choices.verify,
         cache_bytes_max=_cache_bytes(choices.cache_size or DEFAULT_CACHE_SIZE),
         cache_dir=find_cache_dir(choices, env),
