@@ -16,7 +16,7 @@ from subprocess import PIPE
 import mount_data
 import pytest
 from mount_hub import Everything, HubProcess
-from mount_user import MountRepo, is_mounted, run_xetfs
+from mount_user import XETFS, MountRepo, is_mounted, run_xetfs
 
 from xetfs.cli.exits import Exit
 from xetfs.testhub import HubOptions, TestHub
@@ -83,6 +83,12 @@ def test_umount_says_who_uses_it(hub: HubProcess, mount_repo: MountRepo) -> None
     assert refused.returncode == Exit.MOUNTPOINT
     assert f"sh ({user.pid})" in refused.stderr
     mounted.umount()
+
+
+def test_umount_from_inside_the_mount(hub: HubProcess, mount_repo: MountRepo) -> None:
+    mounted = mount_repo(hub.endpoint)
+    subprocess.run([*XETFS, "umount", "."], cwd=mounted.path, check=True)
+    assert not is_mounted(mounted.path)
 
 
 def test_umount_of_what_is_not_mounted(tmp_path: Path) -> None:
