@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import stat
 import subprocess
@@ -199,15 +200,25 @@ def test_a_lazy_umount_says_what_goes_on_and_so_does_status(command: Command, mo
     mount(mountpoint, other, "bind")
     code, output, complaints = command.run("umount", "--lazy", mountpoint)
     assert (code, output) == (0, "")
-    assert complaints.startswith(f"xetfs: unmounted, but process {pid} goes on: its mount is still there for {other} (")
+    assert complaints.startswith(f"xetfs: unmounted, but process {pid} goes on: its mount is still there for {other}\n")
     assert outside.mount_at(mountpoint) is None
     assert (other / "config.json").read_bytes() == b"{}"
     code, output, _ = command.run("status", mountpoint)
     assert code == Exit.MOUNTPOINT
     assert f"{mountpoint}: detached" in output
+    document = json.loads(command.run("status", mountpoint, "--json")[1])["mounts"][0]
+    assert (document["state"], document["held_by"]) == ("detached", [str(other)])
     ended = os.pidfd_open(pid)
     outside.unmount(other)
     wait_readable(ended)
+
+
+def test_umount_from_within_the_mount(command: Command, mountpoint: Path) -> None:
+    """The shell that it was typed into holds the mount. The command itself does not."""
+    assert command.run("mount", "owner/repo", mountpoint, engine="works")[0] == 0
+    line = f"cd {mountpoint}/deep && exec {sys.executable} -m xetfs umount {mountpoint}"
+    done = subprocess.run(["sh", "-c", line], env=command.env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_lazy_umount_of_a_mount_in_use(command: Command, mountpoint: Path) -> None:

@@ -37,8 +37,8 @@ def test_a_directory_that_holds_something(tmp_path: Path) -> None:
         outside.prepare(tmp_path)
 
 
-def test_a_foreign_mount() -> None:
-    with pytest.raises(MountpointUnusable, match=r"/proc is already a mount \(proc, proc\); choose another directory"):
+def test_a_foreign_mount_with_something_in_it() -> None:
+    with pytest.raises(MountpointUnusable, match="/proc is not empty"):
         outside.prepare(Path("/proc"))
 
 
@@ -75,6 +75,37 @@ def test_dead_mounts_are_cleared_only_down_to_what_is_not_dead(
     with pytest.raises(MountpointUnusable, match=rf"is already a mount \({kind}, "):
         outside.prepare(tmp_path)
     assert stack.kinds == ["dead", kind]
+
+
+def test_the_placeholder_of_an_automounter_is_not_looked_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """That would make it mount what belongs there, which may be us."""
+    (tmp_path / "found").touch()
+    placeholder = outside.Mount(str(tmp_path), "autofs", "systemd-1", "0:30", frozenset())
+    monkeypatch.setattr(outside, "mounts", lambda: iter([placeholder]))
+    monkeypatch.setattr(os, "scandir", None)
+    assert outside.prepare(tmp_path) == tmp_path
+    with outside.claimed(tmp_path) as path:
+        assert path == tmp_path
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+def test_an_empty_mount_of_something_else_will_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str) -> None:
+    monkeypatch.setattr(outside, "mounts", lambda: iter([outside.Mount(str(tmp_path), kind, "x", "0:30", frozenset())]))
+    assert outside.prepare(tmp_path) == tmp_path
+    (tmp_path / "file").touch()
+    with pytest.raises(MountpointUnusable, match="is not empty"):
+        outside.prepare(tmp_path)
+
+
+def test_a_claim_keeps_others_off(tmp_path: Path) -> None:
+    with (
+        outside.claimed(tmp_path),
+        pytest.raises(MountpointUnusable, match="another process is mounting on"),
+        outside.claimed(tmp_path),
+    ):
+        pass
+    with outside.claimed(tmp_path) as path:
+        assert path == tmp_path
 
 
 def test_what_is_not_mounted() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from xetfs.cli.exits import Exit
 from xetfs.cli.redact import redact
 from xetfs.cli.state import MountRecord, all_records
+from xetfs.cli.umount import mounted_elsewhere
 from xetfs.errors import MountpointUnusable, XetfsError
 
 Document = Mapping[str, Any]
@@ -67,7 +68,7 @@ def describe_mounts(env: Mapping[str, str], only: Path | None) -> Iterator[Docum
             if record is None:
                 yield {"state": "unknown", "mountpoint": path}
             elif record.device and record.is_running() and devices.get(path) != record.device:
-                yield {**describe(record), "state": "detached"}
+                yield {**describe(record), "state": "detached", "held_by": list(mounted_elsewhere(record.device))}
             else:
                 yield describe(record)
 
@@ -115,6 +116,8 @@ def in_words(document: Document) -> str:
 
 
 def _details(document: Document) -> Iterator[str]:
+    if document["state"] == "detached":
+        yield f"  held by   {printable(', '.join(document['held_by']) or 'what programs have open')}"
     counters, store, memory = document["counters"], document["store"], document["memory"]
     yield f"  process   {document['pid']}, for {duration(document['uptime_s'])}, {size(memory['resident_bytes'])} of memory"
     fetched, requests = counters.get("net.received_bytes", 0), counters.get("net.requests", 0)

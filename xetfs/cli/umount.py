@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from xetfs.fs import mountpoint as outside
 
     path = outside.resolve(arguments.directory)
+    os.chdir("/")  # this process may have been started in what it takes down
     mount = outside.mount_at(path)
     if mount is None:
         raise MountpointUnusable(f"nothing is mounted at {path}", hint="'findmnt -t fuse.xetfs' lists the mounts")
@@ -87,11 +88,14 @@ def _wait_ended(record: MountRecord, device: str, *, lazily: bool) -> None:
 
 
 def mounted_elsewhere(device: str) -> Iterator[str]:
-    """Where a file system is still mounted, in whatever mount namespace, as far as this user may see: `directory (process)`.
+    """Where a file system is still mounted, in whatever mount namespace, as far as this user may see.
 
-    Containers that were started while it was mounted may have a copy of their own.
+    Each with a process, if the namespace is not ours: containers that were started while it was mounted may have a copy.
     """
-    seen: set[int] = set()
+    from xetfs.fs import mountpoint as outside
+
+    yield from (mount.path for mount in outside.mounts() if mount.device == device)
+    seen = {os.stat("/proc/self/ns/mnt").st_ino}
     for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda entry: int(entry.name)):
         try:
             namespace = os.stat(process / "ns/mnt").st_ino
