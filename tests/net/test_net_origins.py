@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import trio
 from hypothesis import given
@@ -224,3 +229,44 @@ def test_other_special_addresses_stay_refused(address: str) -> None:
     assert "--allow-private-hosts" not in str(caught.value)
     with pytest.raises(ProtocolViolation):
         policy.check_url("http://cas.example/x", "x")
+
+
+PROGRAM = """
+import sys
+import trio
+sys.path[:0] = [sys.argv[1]]
+from loopback import answer, client_of, serving
+from xetfs.errors import ProtocolViolation
+
+async def main(allowed):
+    async def storage(asked, stream):
+        return answer(200, b"from inside")
+
+    async def hub(asked, stream):
+        return answer(302, location=f"{inside.url}/x")
+
+    async with serving(storage, host="10.9.9.9") as inside, serving(hub, host="93.184.215.14") as server:
+        async with client_of(server.url, allow_private_hosts=allowed) as client:
+            try:
+                print((await client.request(f"{server.url}/x", "x")).body.decode())
+            except ProtocolViolation as error:
+                print(error)
+
+trio.run(main, sys.argv[2] == "allowed")
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ("allowed", r"^from inside$"),
+        ("usual", r"^refused to connect to 10\.9\.9\.9:\d+, whose address is private;.*--allow-"),
+    ],
+)
+def test_a_public_hub_that_leads_to_a_private_address(choice: str, expected: str) -> None:
+    """In a network of its own, where this machine has an address of each kind."""
+    network = 'ip link set lo up; ip addr add 93.184.215.14/32 dev lo; ip addr add 10.9.9.9/32 dev lo; exec "$@"'
+    program = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent.parent), choice]
+    done = subprocess.run(["unshare", "--net", "sh", "-ec", network, "sh", *program], capture_output=True, text=True, check=False)
+    assert re.search(expected, done.stdout.strip()), done.stdout + done.stderr

@@ -55,12 +55,15 @@ def make_other_authority(folder: Path) -> Path:
     return folder / "other.pem"
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
-def test_a_path_without_certificates_is_told_in_one_line(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "No such file"), (b"", "none of it is"), (b"no certificate", "none of it is"), (b"\xff" * 100, "none of it is")],
+)
+def test_a_path_without_certificates_is_told_in_one_line(tmp_path: Path, content: bytes | None, reason: str) -> None:
     path = tmp_path / "ca.pem"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InvalidArgument, match=r"no certificates in .*expected PEM"):
+    with pytest.raises(InvalidArgument, match=rf"^no certificates in {path}: {reason}[ a-z]*; expected PEM"):
         make_ssl_context((path,))
     folder = tmp_path / "folder"
     folder.mkdir()

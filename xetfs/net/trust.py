@@ -47,8 +47,8 @@ def make_ssl_context(ca_paths: Sequence[Path]) -> ssl.SSLContext:
         try:
             _add(context, path)
         except (OSError, ssl.SSLError) as exc:
-            reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else "not in PEM format"
-            raise InvalidArgument(f"no certificates in {path}: {reason:.100}", hint="expected PEM, see SSL_CERT_FILE") from None
+            reason = "none of it is a certificate" if isinstance(exc, ssl.SSLError) else exc.strerror
+            raise InvalidArgument(f"no certificates in {path}: {reason}", hint="expected PEM, see SSL_CERT_FILE") from None
     return context
 
 
