@@ -18,11 +18,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Final
-
-import httpx
 
 from xetfs.cas.facts import Fact, ServerFacts
 from xetfs.errors import AccessDenied, ProtocolViolation, SignedUrlExpired, XetfsError
@@ -61,12 +60,12 @@ def refused_for_good(said: str) -> AccessDenied:
     return AccessDenied(said, hint="the storage behind this repo refuses fresh URLs: a proxy, an address or the server's keys")
 
 
-def _is_past_end(url: SignedUrl, headers: httpx.Headers) -> bool:
+def _is_past_end(url: SignedUrl, headers: Mapping[str, str]) -> bool:
     end_s = url.ends_s
     return end_s is not None and _now_s(headers) >= end_s - EXPIRY_MARGIN_S
 
 
-def _now_s(headers: httpx.Headers) -> float:
+def _now_s(headers: Mapping[str, str]) -> float:
     """Unix time when an answer was made, by its server's clock; by ours if it does not say."""
     age = headers.get("age", "0")
     try:
