@@ -28,7 +28,7 @@ from xetfs.repo.shards import fetch_headers
 class Node:
     """A place in the tree: a file or a directory. Its parent's listing says what it is; the root has none."""
 
-    __slots__ = ("_index", "_listing", "entries", "name", "nodes", "parent")
+    __slots__ = ("_index", "_listing", "_nodes", "entries", "name", "parent")
 
     def __init__(self, name: str, parent: Node | None, listing: Entries | None, index: int) -> None:
         """listing, index: where the parent's listing tells of it; None for the root."""
@@ -38,8 +38,8 @@ class Node:
         self._index = index
         self.entries: Entries | None = None
         """Of a directory, once it is listed, what is in it."""
-        self.nodes: dict[str, Node] | None = None
-        """Those in it that somebody has asked for."""
+        self._nodes: list[Node | None] | None = None
+        """By the index of their entries, those in it that somebody has asked for."""
 
     @property
     def entry(self) -> TreeEntry | None:
@@ -69,21 +69,17 @@ class Node:
         """The node of an entry, the same each time. The directory is listed."""
         if self.entries is None:
             raise RuntimeError("the directory is not listed")
-        name = self.entries.name(index)
-        if self.nodes is None:
-            self.nodes = {}
-        node = self.nodes.get(name)
+        if self._nodes is None:
+            self._nodes = [None] * len(self.entries)
+        node = self._nodes[index]
         if node is None:
-            node = self.nodes[name] = Node(name, self, self.entries, index)
+            node = self._nodes[index] = Node(self.entries.name(index), self, self.entries, index)
         return node
 
     def child_called(self, name: str) -> Node | None:
         """The node of this name, if there is one. The directory is listed."""
-        node = self.nodes.get(name) if self.nodes is not None else None
-        if node is None and self.entries is not None:
-            index = self.entries.find(name)
-            node = self.child(index) if index is not None else None
-        return node
+        index = self.entries.find(name) if self.entries is not None else None
+        return self.child(index) if index is not None else None
 
     def __repr__(self) -> str:
         return f"Node({self.path!r})"
@@ -108,7 +104,7 @@ class Children(Sequence[Node]):
     def __getitem__(self, index: int | slice) -> Node | Sequence[Node]:
         if isinstance(index, slice):
             return [self._directory.child(at) for at in range(self._count)[index]]
-        return self._directory.child(range(self._count)[index])
+        return self._directory.child(index if 0 <= index < self._count else range(self._count)[index])
 
 
 class RepoView:
