@@ -71,7 +71,7 @@ def test_equal_hashes_and_reserved_numbers_are_avoided(monkeypatch: pytest.Monke
     view = FakeRepoView({"x": b"", "y": b"", "z": b""})
     table = InodeTable(view.root, COMMIT)  # type: ignore[arg-type]
     real = inodes.inode_hash
-    monkeypatch.setattr(inodes, "inode_hash", lambda commit, path, attempt: real(commit, path, attempt) if attempt else taken)
+    monkeypatch.setattr(inodes, "inode_hash", lambda keyed, path, attempt: real(keyed, path, attempt) if attempt else taken)
     nodes: list[FakeNode] = [view.root, *map(view.at, "xyz")]
     found = [table.number(node) for node in nodes]  # type: ignore[arg-type]
     assert len(set(found)) == 4

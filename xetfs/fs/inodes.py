@@ -87,7 +87,7 @@ class InodeTable:
 
     def __init__(self, root: Node, commit: str) -> None:
         self._root = root
-        self._commit = commit.encode()
+        self._keyed = hashlib.blake2b(digest_size=8, key=commit.encode())
         self._nodes: dict[int, Node] = {ROOT_INODE: root}
 
     def number(self, node: Node) -> InodeT:
@@ -98,9 +98,9 @@ class InodeTable:
         """
         if node is self._root:
             return ROOT_INODE
-        path, attempt = node.path.encode("utf-8", "surrogateescape"), 0
+        path, attempt = name_to_kernel(node.path), 0
         while True:
-            number = inode_hash(self._commit, path, attempt)
+            number = inode_hash(self._keyed, path, attempt)
             if number > ROOT_INODE and self._nodes.setdefault(number, node) is node:
                 return InodeT(number)
             attempt += 1
@@ -116,10 +116,15 @@ class InodeTable:
         return self._nodes.get(number)
 
 
-def inode_hash(commit: bytes, path: bytes, attempt: int) -> int:
-    """63 bits of a hash over commit and path. attempt: how many numbers of this path were taken by others."""
-    digest = hashlib.blake2b(path, digest_size=8, key=commit, salt=attempt.to_bytes(16, "little")).digest()
-    return int.from_bytes(digest, "little") & _INODE_MASK
+def inode_hash(keyed: hashlib.blake2b, path: bytes, attempt: int) -> int:
+    """Return 63 bits of a hash over commit and path.
+
+    keyed: the hash that has the commit for its key, not changed; a copy of it costs half of a new one. attempt: how many numbers
+    of this path are taken by others; a path has no zero byte, so that none looks like another's second attempt.
+    """
+    digest = keyed.copy()
+    digest.update(path if not attempt else b"%s\0%d" % (path, attempt))
+    return int.from_bytes(digest.digest(), "little") & _INODE_MASK
 
 
 class AttributeMaker:
