@@ -194,6 +194,24 @@ def test_umount_names_the_bind_mounts(command: Command, mountpoint: Path, other:
 
 
 @pytest.mark.root
+def test_a_mount_that_was_propagated_goes_as_it_came(command: Command, mountpoint: Path, other: Path) -> None:
+    """A bind mount of the folder above, made before, shows it too where mounts are shared, as systemd has them."""
+    above = mountpoint.parent / "above"
+    (above / "model").mkdir(parents=True)
+    try:
+        subprocess.run(["mount", "--bind", above, above], check=True)
+        subprocess.run(["mount", "--make-shared", above], check=True)
+        subprocess.run(["mount", "--bind", above, other], check=True)
+        assert command.run("mount", "owner/repo", above / "model", engine="works")[0] == 0
+        assert (other / "model/config.json").read_bytes() == b"{}"
+        assert command.run("umount", above / "model") == (0, "", "")
+        assert outside.mount_at(other / "model") is None
+        assert command.daemons() == []
+    finally:
+        outside.unmount(above)
+
+
+@pytest.mark.root
 def test_a_lazy_umount_says_what_goes_on_and_so_does_status(command: Command, mountpoint: Path, other: Path) -> None:
     assert command.run("mount", "owner/repo", mountpoint, engine="works")[0] == 0
     [pid] = command.daemons()

@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,11 @@ class Mount:
     options: frozenset[str]
     owner: int | None = None
     """The user who mounted it, of those mounts that know."""
+    number: str = ""
+    parent: str = ""
+    """The number of the mount that it lies on."""
+    groups: frozenset[str] = frozenset()
+    """Peer groups that it propagates to (`to:N`) and receives from (`from:N`); see mount_namespaces(7)."""
 
 
 def mounts() -> Iterator[Mount]:
@@ -69,7 +74,19 @@ def mounts() -> Iterator[Mount]:
                 fields[2],
                 frozenset(fields[5].split(",")),
                 int(owner[1]) if owner else None,
+                fields[0],
+                fields[1],
+                frozenset(_groups(fields[6:])),
             )
+
+
+def _groups(optional: Sequence[str]) -> Iterator[str]:
+    for field in optional:
+        kind, _, group = field.partition(":")
+        if kind == "shared":
+            yield from (f"to:{group}", f"from:{group}")
+        elif kind == "master":
+            yield f"from:{group}"
 
 
 def mount_at(path: Path) -> Mount | None:
@@ -82,8 +99,21 @@ def mount_at(path: Path) -> Mount | None:
 
 
 def others_of(path: Path, device: str) -> list[str]:
-    """Where else in this mount namespace a file system, or a part of it, is mounted: its bind mounts."""
-    return [mount.path for mount in mounts() if mount.device == device and mount.path != str(path)]
+    """Where else in this mount namespace a file system, or a part of it, is mounted: its bind mounts.
+
+    Not where it came by propagation from `path`: it goes from there in the same way.
+    """
+    found = list(mounts())
+    groups = {mount.number: mount.groups for mount in found}
+    here = next((mount for mount in reversed(found) if mount.path == str(path)), None)
+    reached = (
+        {group.replace("to:", "from:") for group in groups.get(here.parent, ()) if group.startswith("to:")} if here else set()
+    )
+    return [
+        mount.path
+        for mount in found
+        if mount.device == device and mount.path != str(path) and not reached & groups.get(mount.parent, frozenset())
+    ]
 
 
 def state_of(path: Path) -> Literal["alive", "dead"]:
