@@ -272,19 +272,28 @@ async def test_the_control_endpoint_does_all_this_from_outside(hub: TestHub, htt
     assert (await http.get(f"{hub.endpoint}/api/models/r", headers=headers)).status_code == 307
     assert (await http.get(f"{hub.endpoint}/o/r/resolve/main/f.bin")).status_code == 401
     assert (await http.get(f"{hub.endpoint}/o/r/resolve/main/f.bin", headers=headers)).status_code == 302
-    for path, wrong in (("faults", {"action": "explode"}), ("options", {"nothing": 1}), ("repos", {"name": "no/no"})):
+    for path, wrong in (
+        ("faults", {"action": "explode"}),
+        ("options", {"nothing": 1}),
+        ("options", {"page_size": 9, "several_ranges": "some"}),
+        ("repos", {"name": "no/no"}),
+    ):
         method = "PUT" if path == "options" else "POST"
         assert (await http.request(method, f"{control}/{path}", json=wrong)).status_code == 400
+    assert (await http.get(f"{control}/options")).json()["page_size"] == 7
 
 
 async def test_a_hub_of_its_own_process(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "xetfs.testhub", str(tmp_path / "hub"), "--json-ready"]
+    chosen = {"several_ranges": "signed", "range_answers": "ok", "expired_status": 400}
+    options = ["--json-ready", "--options", json.dumps(chosen)]
+    command = [sys.executable, "-m", "xetfs.testhub", str(tmp_path / "hub"), *options]
     process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
     with trio.fail_after(20):
         urls = json.loads(await process.stdout.receive_some())
         async with httpx.AsyncClient() as http:
             assert (await http.get(f"{urls['endpoint']}/_testhub/")).json() == urls
+            assert chosen.items() <= (await http.get(f"{urls['endpoint']}/_testhub/options")).json().items()
             await http.post(f"{urls['endpoint']}/_testhub/refuse", json={"origin": "cas", "seconds": 30})
             while True:
                 try:

@@ -1,5 +1,5 @@
-"""`python -m xetfs.testhub DIR [--json-ready] [--port N] [--profile NAME] [--tls CERTIFICATE KEY]`: a hub with the control
-endpoint, for tests and benchmarks."""
+"""`python -m xetfs.testhub DIR [--json-ready] [--port N] [--profile NAME] [--options JSON] [--tls CERTIFICATE KEY]`: a hub
+with the control endpoint, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="of the Hub; the CAS and the transfer host take the two after it")
     parser.add_argument("--json-ready", action="store_true", help="print one line of JSON with the three URLs once it listens")
     parser.add_argument("--profile", choices=sorted(PROFILES), default="lenient", help="what it is like (default: lenient)")
+    parser.add_argument("--options", type=json.loads, default={}, metavar="JSON", help="HubOptions, those that differ from it")
     parser.add_argument("--tls", nargs=2, type=Path, metavar=("CERTIFICATE", "KEY"), help="speak HTTPS, with these PEM files")
     arguments = parser.parse_args()
     profile = PROFILES[arguments.profile]()
+    profile.options.change(arguments.options)
     tls = None
     if arguments.tls:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

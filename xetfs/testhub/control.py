@@ -7,7 +7,8 @@ POST   /_testhub/faults           add a rule: the fields of faults.Fault, but `r
 GET    /_testhub/faults           the rules, with how often each fired
 DELETE /_testhub/faults           remove all
 PUT    /_testhub/shape            the fields of shaping.Shape
-PUT    /_testhub/options          fields of options.HubOptions, those to change
+GET    /_testhub/options          the fields of options.HubOptions
+PUT    /_testhub/options          those to change
 POST   /_testhub/users            {"name", "admin", "organizations"}
 POST   /_testhub/tokens           {"token", "user", "role"}; DELETE likewise {"token"}
 POST   /_testhub/repos            {"kind", "name", "private", "gated", "disabled", "alias", "grant"}: changes one that exists
@@ -16,7 +17,7 @@ POST   /_testhub/refuse           {"origin", "seconds"}: connections are refused
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -61,8 +62,10 @@ class Control:
                     hub.faults.clear()
                 case "PUT", ("shape",):
                     hub.shape = Shape(**asked)
+                case "GET", ("options",):
+                    return json_response(asdict(hub.options))
                 case "PUT", ("options",):
-                    self._set_options(asked)
+                    hub.options.change(asked)
                 case "POST", ("users",):
                     hub.accounts.add_user(
                         asked["name"], admin=bool(asked.get("admin")), organizations=tuple(asked.get("organizations", ()))
@@ -80,13 +83,6 @@ class Control:
         except (TypeError, KeyError, ValueError, RepoNotFound) as error:
             raise Problem(400, f"not understood: {error!r:.200}") from error
         return json_response({})
-
-    def _set_options(self, asked: dict[str, Any]) -> None:
-        known = {field.name for field in fields(self._hub.options)}
-        for name, value in asked.items():
-            if name not in known:
-                raise ValueError(f"no option {name}")
-            setattr(self._hub.options, name, value)
 
     def _change_repo(self, asked: dict[str, Any]) -> None:
         storage = self._hub.storage

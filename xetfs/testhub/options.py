@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,6 +49,17 @@ class HubOptions:
     """What `Link` headers name in place of the endpoint, as behind a mirror that hands on what the Hub said."""
     multipart_upload_bytes: int | None = None
     """LFS uploads larger than this are asked for in parts of this size; None for never."""
+
+    def change(self, values: Mapping[str, Any]) -> None:
+        """Set some of them by name. Raises ValueError for a name or a choice that there is not; then none is set."""
+        hints = get_type_hints(type(self))
+        for name, value in values.items():
+            if name not in hints:
+                raise ValueError(f"no option {name}")
+            if get_origin(hints[name]) is Literal and value not in get_args(hints[name]):
+                raise ValueError(f"option {name} is one of {get_args(hints[name])}, not {value!r}")
+        for name, value in values.items():
+            setattr(self, name, value)
 
     def url_expiry_s(self) -> int:
         return int(time.time() + self.url_lifetime_s)
