@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import trio
 import trio.testing
 from loopback import CANARY, Asked, answer, client_of, serving
 
-from xetfs.credentials import LOOK_INTERVAL_S, FixedToken, TokenFile, open_token_file
+from xetfs.credentials import LOOK_INTERVAL_S, LOOK_TIMEOUT_S, FixedToken, TokenFile, open_token_file
 from xetfs.net.origins import Bearer, Origin
 from xetfs.settings import Secret
 
@@ -21,9 +22,15 @@ class WatchedPath(type(Path())):  # type: ignore[misc]
     """A path that counts how often somebody looks whether its file has changed."""
 
     looks = 0
+    hanging: threading.Event | None = None
+    """A stat waits for it, as one of a file on a dead server does."""
+    entered = threading.Event()
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
         type(self).looks += 1
+        if self.hanging is not None:
+            self.entered.set()
+            self.hanging.wait()
         return os.stat(self, follow_symlinks=follow_symlinks)
 
 
@@ -49,12 +56,12 @@ async def revealed(source: object) -> str:
     return token.reveal()
 
 
-async def test_a_file_that_changes_is_noticed_without_a_refusal(path: Path, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_file_that_changes_is_noticed_without_a_refusal(path: Path, mock_clock: trio.testing.MockClock) -> None:
     source = open_token_file(path, "the file")
     assert await revealed(source) == OLD
     replace(path, NEW)
     assert await revealed(source) == OLD
-    await trio.sleep(LOOK_INTERVAL_S)
+    mock_clock.jump(LOOK_INTERVAL_S)
     assert await revealed(source) == NEW
     assert LOOK_INTERVAL_S <= 60
 
@@ -125,6 +132,25 @@ async def test_a_pipe_is_read_once_and_one_that_takes_the_files_place_not_at_all
     os.mkfifo(path)
     with trio.fail_after(10):
         assert await revealed(source) == OLD
+
+
+async def test_a_file_on_a_server_that_hangs_holds_up_one_request_for_a_moment(
+    path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    source = open_token_file(path, "the file")
+    assert isinstance(path, WatchedPath)
+    path.hanging = threading.Event()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(revealed, source)
+            await trio.to_thread.run_sync(path.entered.wait)
+            mock_clock.jump(LOOK_TIMEOUT_S)
+        for _ in range(20):
+            mock_clock.jump(LOOK_INTERVAL_S)
+            assert await revealed(source) == OLD  # at once: this clock stands still
+        assert WatchedPath.looks == 1
+    finally:
+        path.hanging.set()
 
 
 def test_nothing_shows_the_token(path: Path) -> None:

@@ -32,6 +32,8 @@ TOKEN_BYTES_MAX: Final = 16 * 1024
 """Longest token taken. A JWT takes one or two KiB; servers commonly refuse headers of more than 8 or 16 KiB."""
 LOOK_INTERVAL_S: Final = 5.0
 """How often at most a token file is looked at: well within a minute, and no cost beside the requests."""
+LOOK_TIMEOUT_S: Final = 2.0
+"""How long a request waits for a look: the file may lie on a server that has gone silent."""
 
 _TOKEN = re.compile(r"[!-~]+", re.ASCII)
 
@@ -74,8 +76,8 @@ class TokenFile:
     """A file that holds one token and is replaced when the token is renewed.
 
     The file is looked at when a token is asked for, at most every LOOK_INTERVAL_S, and at once after a 401; it is read only when
-    it has changed. Many who ask at the same time cause one look. A file that is gone, or holds no token, leaves the last one
-    in use: it may be in the middle of being written, and the server decides when a token has ended.
+    it has changed. Many who ask at the same time cause one look. A file that is gone, hangs, or holds no token leaves the last
+    one in use: it may be in the middle of being written, and the server decides when a token has ended.
     """
 
     def __init__(self, path: Path, token: Secret, version: _Version) -> None:
@@ -85,6 +87,7 @@ class TokenFile:
         self._version = version
         self._looked_at = -math.inf
         self._lock: trio.Lock | None = None
+        self._thread: trio.CapacityLimiter | None = None
 
     def __repr__(self) -> str:
         return f"TokenFile({str(self._path)!r})"
@@ -109,14 +112,19 @@ class TokenFile:
     async def _look(self) -> None:
         import trio
 
+        self._thread = self._thread or trio.CapacityLimiter(1)
+        found = None
         try:
-            found = await trio.to_thread.run_sync(_read_if_changed, self._path, self._version, abandon_on_cancel=True)
+            if not self._thread.borrowed_tokens:  # by a look that was given up and still hangs
+                with trio.move_on_after(LOOK_TIMEOUT_S):
+                    found = await trio.to_thread.run_sync(
+                        _read_if_changed, self._path, self._version, abandon_on_cancel=True, limiter=self._thread
+                    )
         except InvalidArgument as exc:
             log.debug("keeping the token at hand: %s", exc.message)
-        else:
-            if found is not None:
-                self._token, self._version = found
-                log.info("the token was renewed file=%s", self._path)
+        if found is not None:
+            self._token, self._version = found
+            log.info("the token was renewed file=%s", self._path)
         self._looked_at = trio.current_time()
 
 
