@@ -22,7 +22,7 @@ PAGE = 1000
 
 
 class Large:
-    """A Hub of one repo whose folder `many` has `count` entries, made up as they are asked for."""
+    """A Hub of one repo whose folder `many` has `count` entries, made up as they are asked for; `few` is empty."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -44,7 +44,8 @@ class Large:
             info = {"id": "acme/large", "sha": COMMIT, "private": False, "lastModified": "2026-11-21T07:01:41.000Z"}
             return answer(200, json.dumps(info).encode())
         if not path.endswith("/many"):
-            return answer(200, json.dumps([{"type": "directory", "path": "many"}]).encode())
+            folders = [] if path.endswith("/few") else ["few", "many"]
+            return answer(200, json.dumps([{"type": "directory", "path": name} for name in folders]).encode())
         number = int(parse_qs(query).get("cursor", ["0"])[0])
         self.pages.append(number)
         self.asked.set()
@@ -131,6 +132,7 @@ async def test_after_an_error_that_may_pass_the_next_try_goes_on_where_it_was(
         with pytest.raises(error):
             await view.children(folder)
         del large.failing[20]
+        assert len(await view.children(await view.lookup(view.root, "few"))) == 0
         children = await view.children(folder)
         assert [node.size for node in children] == list(range(30_000))
         assert large.pages == [*range(21), *range(20, 30)]

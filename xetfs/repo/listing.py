@@ -131,8 +131,11 @@ class Lister:
 
     def _take_up(self, path: str) -> _Progress:
         """Where the last try ended, or a new beginning."""
-        broken_off, self._broken_off = self._broken_off, None
-        return broken_off if broken_off is not None and broken_off.path == path else _Progress(path, EntriesBuilder(path))
+        progress = self._broken_off
+        if progress is None or progress.path != path:
+            return _Progress(path, EntriesBuilder(path))
+        self._broken_off = None
+        return progress
 
     def _note_failure(self, progress: _Progress, error: XetfsError) -> None:
         if not isinstance(error, ProtocolViolation | NotFound):
