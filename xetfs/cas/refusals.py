@@ -17,14 +17,13 @@ https://docs.extendtech.net/extendfiles/understanding-google-cloud-storage-signe
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 from xetfs.cas.facts import Fact, ServerFacts
 from xetfs.errors import AccessDenied, ProtocolViolation, SignedUrlExpired, XetfsError
+from xetfs.net.dates import server_time_s
 from xetfs.net.download import Download
 from xetfs.net.origins import Origin
 from xetfs.net.words import WORDS_BYTES_MAX, server_words
@@ -62,14 +61,4 @@ def refused_for_good(said: str) -> AccessDenied:
 
 def _is_past_end(url: SignedUrl, headers: Mapping[str, str]) -> bool:
     end_s = url.ends_s
-    return end_s is not None and _now_s(headers) >= end_s - EXPIRY_MARGIN_S
-
-
-def _now_s(headers: Mapping[str, str]) -> float:
-    """Unix time when an answer was made, by its server's clock; by ours if it does not say."""
-    age = headers.get("age", "0")
-    try:
-        made_s = parsedate_to_datetime(headers.get("date", "")).timestamp()
-    except (ValueError, OverflowError):
-        return time.time()
-    return made_s + (int(age) if age.isdecimal() and len(age) < 10 else 0)
+    return end_s is not None and server_time_s(headers) >= end_s - EXPIRY_MARGIN_S

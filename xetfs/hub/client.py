@@ -15,6 +15,7 @@ from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
 
 from xetfs.errors import AccessDenied, EntryNotFound, ProtocolViolation, Unavailable, XetfsError
+from xetfs.hub.locations import Locations
 from xetfs.hub.refusals import error_of_refusal
 from xetfs.net.bodies import take_range
 from xetfs.net.client import Answer, HttpClient
@@ -25,7 +26,7 @@ from xetfs.protocol.names import CommitId, RepoId, check_revision
 from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.tree import ParsedPage, RepoInfo, XetToken, parse_next_link, parse_repo_info, parse_tree_page, parse_xet_token
 from xetfs.protocol.urls import split_url
-from xetfs.settings import Settings
+from xetfs.settings import Secret, Settings
 from xetfs.telemetry import HUB_BYTES, HUB_REQUESTS, HUB_TOKEN_REFRESHES
 
 PAGE_ENTRIES: Final = 1000
@@ -61,6 +62,7 @@ class HubClient:
         self._http = http
         self._endpoint = settings.endpoint.rstrip("/")
         self._path = urlsplit(self._endpoint).path
+        self._locations = Locations()
         self._credentials = None if settings.credentials is None else Bearer(Origin.of(self._endpoint), settings.credentials)
 
     def __repr__(self) -> str:
@@ -201,20 +203,52 @@ class HubClient:
         what = f"{path!r:.200} of {repo}"
 
         async def attempt(number: int) -> None:
-            # Without Range a whole file comes as 200, which is also what a Hub without ranges sends.
-            headers = {} if len(wanted) == size else {"range": f"bytes={wanted.to_http()}"}
-            self._http.counters.add(HUB_REQUESTS)
-            async with self._http.stream(url, what, headers=headers, credentials=self._credentials, attempt=number) as download:
-                if is_retried_status(download.status):
-                    raise error_of_status(download.status, download.headers, what)
-                if Origin.of(download.url) != Origin.of(self._endpoint) and download.status == 403:
-                    raise Unavailable(f"{what}: its storage refused the signed URL")  # a new redirect brings a new one
-                if download.status not in (200, 206):
-                    raise self._refusal(download, repo, what)
-                await take_range(download, wanted, size, into)
-                self._http.counters.add(HUB_BYTES, len(into))
+            for _ in range(2):  # a URL that is refused may have ended: it is asked for once more
+                location = await self._locations.claim(url)
+                if location is None or location.url is None:
+                    break
+                if await self._fetch_kept(location.url, what, wanted, size, into, number):
+                    return
+                self._locations.forget(url, location)
+            else:
+                raise Unavailable(f"{what}: its storage refused two signed URLs")
+            try:
+                await self._fetch_resolved(url, repo, what, wanted, size, into, number)
+            finally:
+                if location is None:
+                    self._locations.release(url)
 
         await self._http.retrying(attempt)
+
+    async def _fetch_kept(self, location: Secret, what: str, wanted: ByteRange, size: int, into: memoryview, number: int) -> bool:
+        """One attempt at the storage, where an earlier request was sent to. False if it refuses."""
+        async with self._http.stream(location.reveal(), what, headers=_range(wanted, size), attempt=number) as download:
+            if is_retried_status(download.status):
+                raise error_of_status(download.status, download.headers, what)
+            if download.status not in (200, 206):
+                return False
+            await take_range(download, wanted, size, into)
+            self._http.counters.add(HUB_BYTES, len(into))
+            return True
+
+    async def _fetch_resolved(
+        self, url: str, repo: RepoId, what: str, wanted: ByteRange, size: int, into: memoryview, number: int
+    ) -> None:
+        """One attempt by way of the Hub. Where that leads is kept."""
+        self._http.counters.add(HUB_REQUESTS)
+        headers = _range(wanted, size)
+        async with self._http.stream(url, what, headers=headers, credentials=self._credentials, attempt=number) as download:
+            if is_retried_status(download.status):
+                raise error_of_status(download.status, download.headers, what)
+            elsewhere = Origin.of(download.url) != Origin.of(self._endpoint)
+            if elsewhere and download.status == 403:
+                raise Unavailable(f"{what}: its storage refused the signed URL")  # a new redirect brings a new one
+            if download.status not in (200, 206):
+                raise self._refusal(download, repo, what)
+            self._locations.keep(url, download.url if elsewhere else None, download.headers)
+            self._locations.release(url)
+            await take_range(download, wanted, size, into)
+            self._http.counters.add(HUB_BYTES, len(into))
 
     async def _ask(self, url: str, repo: RepoId, what: str) -> Answer:
         self._http.counters.add(HUB_REQUESTS)
@@ -236,6 +270,11 @@ class HubClient:
     def _url(self, path: str) -> str:
         """A path of the Hub, and its query, at the endpoint."""
         return self._endpoint + path
+
+
+def _range(wanted: ByteRange, size: int) -> dict[str, str]:
+    """The header for a range. Without it a whole file comes as 200, which is also what a Hub without ranges sends."""
+    return {} if len(wanted) == size else {"range": f"bytes={wanted.to_http()}"}
 
 
 def _segment(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Final
 
 import httpx
@@ -75,7 +76,10 @@ def error_of_status(status: int, headers: httpx.Headers, what: str) -> XetfsErro
 
 
 def _wait_hint(wait_s: float | None) -> str:
-    return "" if wait_s is None else f"the server asks to wait {wait_s:.0f} s"
+    """For how long and until when, in local time: who reads a log wants to know when to come back."""
+    if wait_s is None:
+        return ""
+    return f"the server asks to wait {wait_s:.0f} s, until {time.strftime('%H:%M:%S', time.localtime(time.time() + wait_s))}"
 
 
 def error_of_exception(error: Exception, what: str) -> XetfsError:
