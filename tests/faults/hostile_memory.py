@@ -62,7 +62,9 @@ async def list_directory(http: HttpClient, url: str) -> None:
         return [None] * len(keys)
 
     shelf: Any = SimpleNamespace(records=records)
-    await Lister(HubClient(http, http.settings), shelf, url, REPO, COMMIT, on_new=lambda: None).list("")
+    await Lister(
+        HubClient(http, http.settings), shelf, url, REPO, COMMIT, on_new=lambda: None, start_soon=lambda work: None
+    ).list("")
 
 
 async def ask_token(http: HttpClient, url: str) -> None:

@@ -127,6 +127,17 @@ async def read_all(reader: FileReader) -> bytes:
     return b"".join([await read(reader, at, at + 700_001) for at in range(0, reader.size, 700_001)])
 
 
+async def test_a_server_that_is_too_busy_is_waited_for_by_what_nobody_waits_for(cas: FailingCas, file: FakeFile) -> None:
+    cas.error = RateLimited("429", retry_after_s=90)
+    async with open_bench(cas) as bench:
+        ways = Ways(bench, file, FakeHub(file.content))
+        reader = ways.reader()
+        with pytest.raises(RateLimited):
+            await reader.bring(ByteRange(0, 1_000_000), lambda until: None)
+        assert ways.hub.asked == []
+        assert await read(reader, 2_000_000, 2_000_010) == file.content[2_000_000:2_000_010]
+
+
 REFUSALS = [
     EntryNotFound("no such file"),
     AccessDenied("403"),

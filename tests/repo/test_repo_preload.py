@@ -18,7 +18,7 @@ from xetfs.errors import ProtocolViolation, Unavailable
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.file import FileReader
-from xetfs.repo import Engine, RepoView, open_engine, preload
+from xetfs.repo import Engine, RepoView, open_engine, patience, preload
 from xetfs.repo.preload import Preload, matches, open_preload
 from xetfs.repo.verify import find
 from xetfs.settings import MIB, Settings
@@ -184,7 +184,7 @@ async def test_files_that_cannot_be_had_are_left_out(
 
 
 async def test_it_waits_for_the_network(hub: TestHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preload, "RETRY_S", 0.001)
+    monkeypatch.setattr(patience, "RETRY_S", 0.001)
     fetch, left = FileReader.bring, [Unavailable("nobody there"), Unavailable("nobody there"), trio.TooSlowError()]
     states = []
 
@@ -204,7 +204,7 @@ async def test_it_waits_for_the_network(hub: TestHub, tmp_path: Path, monkeypatc
 
 
 async def test_a_slow_line_has_less_under_way(hub: TestHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preload, "RETRY_S", 0.001)
+    monkeypatch.setattr(patience, "RETRY_S", 0.001)
     monkeypatch.setattr(preload, "WINDOW_BYTES", MIB)
     monkeypatch.setattr(preload, "WINDOW_COST_MIN", MIB)
     fetch, many = FileReader.bring, trio.Event()

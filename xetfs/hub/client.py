@@ -16,6 +16,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from xetfs.errors import AccessDenied, EntryNotFound, ProtocolViolation, Unavailable, XetfsError
 from xetfs.hub.locations import Locations
+from xetfs.hub.quota import Quotas
 from xetfs.hub.refusals import error_of_refusal
 from xetfs.net.bodies import take_range
 from xetfs.net.client import Answer, HttpClient
@@ -54,6 +55,11 @@ class TreeCursor:
         """Pages taken, and one that failed."""
         return len(self.seen)
 
+    @property
+    def more(self) -> bool:
+        """Whether the page that was taken last names another."""
+        return hash(self.url) not in self.seen
+
 
 class HubClient:
     """One per engine."""
@@ -63,6 +69,7 @@ class HubClient:
         self._endpoint = settings.endpoint.rstrip("/")
         self._path = urlsplit(self._endpoint).path
         self._locations = Locations()
+        self.quotas = Quotas()
         self._credentials = None if settings.credentials is None else Bearer(Origin.of(self._endpoint), settings.credentials)
 
     def __repr__(self) -> str:
@@ -126,26 +133,29 @@ class HubClient:
         await self._http.retrying(attempt)
 
     async def tree_pages(
-        self, repo: RepoId, commit: CommitId, path: str, cursor: TreeCursor | None = None
+        self, repo: RepoId, commit: CommitId, path: str, cursor: TreeCursor | None = None, *, recursive: bool = False
     ) -> AsyncGenerator[ParsedPage, None]:
-        """The entries of one directory ("" is the root), a page at a time, in the Hub's order; not of those below.
+        """The entries of one directory ("" is the root), a page at a time, in the Hub's order.
 
         Take it to its end, or within `contextlib.aclosing`. cursor: moves with the pages, and lets another call go on after an
-        error at the page that failed.
+        error at the page that failed. recursive: with the entries of all directories below; such a question is work in the
+        background, and leaves room in the Hub's quotas for others.
         Raises EntryNotFound if there is no such directory, ProtocolViolation for one that leads to something else or has no end.
         """
         what = f"listing of {path!r:.200} in {repo}"
         folder = f"/{_path(path)}" if path else ""
         cursor = cursor or TreeCursor()
         cursor.url = cursor.url or self._url(
-            f"{repo.api_path}/tree/{commit}{folder}?recursive=false&expand=false&limit={PAGE_ENTRIES}"
+            f"{repo.api_path}/tree/{commit}{folder}?recursive={str(recursive).lower()}&expand=false&limit={PAGE_ENTRIES}"
         )
         while len(cursor.seen) < PAGES_MAX:
             cursor.seen.add(hash(cursor.url))
+            if recursive:
+                await self.quotas.leave_room()
             answer = await self._ask(cursor.url, repo, what)
             page = parse_tree_page(answer.body)
             cursor.entries += len(page.entries) + len(page.odd)
-            if cursor.entries > ENTRIES_MAX:
+            if cursor.entries > ENTRIES_MAX and not recursive:
                 raise ProtocolViolation(f"{what}: more than {ENTRIES_MAX} entries")
             following = parse_next_link(answer.headers.get("link"))
             if following is None:
@@ -254,6 +264,7 @@ class HubClient:
         self._http.counters.add(HUB_REQUESTS)
         answer = await self._http.request(url, what, credentials=self._credentials)
         self._http.counters.add(HUB_BYTES, len(answer.body))
+        self.quotas.note(answer.headers)
         if answer.status != 200:
             raise self._refusal(answer, repo, what)
         return answer

@@ -8,10 +8,10 @@ keeps it for all others, who wait for that. It stands in memory only, and in no 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import httpx
 import trio
 
 from xetfs.net.dates import server_time_s
@@ -21,7 +21,7 @@ from xetfs.settings import Secret
 LOCATIONS_MAX: Final = 1024
 """Files whose place is kept: a kilobyte each."""
 MARGIN_S: Final = 60.0
-"""A URL is not used so shortly before its end: a slow body, or a clock that differs, may take as long."""
+"""A URL is not used so shortly before its end, or in the last quarter of its life: a slow body may take as long."""
 LIFETIME_S: Final = 300.0
 """How long a URL is used that does not say when it ends, and how long a Hub that sends bytes itself is taken to do so."""
 
@@ -57,12 +57,13 @@ class Locations:
                 return None
             await asked.wait()
 
-    def keep(self, url: str, found: str | None, headers: httpx.Headers) -> None:
+    def keep(self, url: str, found: str | None, headers: Mapping[str, str]) -> None:
         """The bytes of `url` come from `found`, or from itself (None), as the answer with these headers has shown."""
         lifetime_s = LIFETIME_S
         end_s = signed_url_end(found) if found is not None else None
         if end_s is not None:
-            lifetime_s = end_s - server_time_s(headers) - MARGIN_S
+            left_s = end_s - server_time_s(headers)
+            lifetime_s = left_s - min(MARGIN_S, left_s / 4)
         self._kept[url] = Location(None if found is None else Secret(found), trio.current_time() + lifetime_s)
         if len(self._kept) > LOCATIONS_MAX:
             self._kept.popitem(last=False)

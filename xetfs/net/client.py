@@ -89,7 +89,12 @@ class HttpClient:
 
     async def retrying(self, attempt: Callable[[int], Awaitable[T]]) -> T:
         """Call `attempt` with its number, again while its errors are worth it; see net/retry.py."""
-        return await with_retries(attempt, attempts_max=self.settings.attempts_max, counters=self.counters)
+        return await with_retries(
+            attempt,
+            attempts_max=self.settings.attempts_max,
+            counters=self.counters,
+            pause_max_s=self.settings.operation_deadline_s,
+        )
 
     async def hedged(self, origin: Origin, length: int, attempt: Callable[[], Awaitable[T]]) -> T:
         """Call `attempt`, which asks `origin` for `length` bytes of data, and once more beside it if that takes unusually long.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-
-import httpx
+from collections.abc import Mapping
 
 from xetfs.protocol.dates import http_date_s
 
 
-def server_time_s(headers: httpx.Headers) -> float:
+def server_time_s(headers: Mapping[str, str]) -> float:
     """Unix time when an answer was given, by its server's clock (`Date`, `Age`); by ours if it does not say."""
     made_s = http_date_s(headers.get("date", ""))
     if made_s is None:

@@ -180,6 +180,8 @@ class FallbackSource:
         except _FAILURES as exc:
             if self._verify == "proof" or (isinstance(exc, ProtocolViolation) and not exc.refused):
                 raise
+            if isinstance(exc, RateLimited) and not urgency.demand:
+                raise  # nobody waits, so there is time to do what the server asks
             failure = exc
         else:
             self._detours.note_success(self._places())

@@ -3,6 +3,7 @@
 engine.py   open_engine(): one engine for all mounts of a process
 view.py     RepoView and Node: one repo at one commit as a tree
 listing.py  directory listings: from the store or the Hub, with names that cannot be served left out
+patience.py  waiting as long as a server asks, in the background
 verify.py   proving whole files
 preload.py  fetching chosen files before they are read
 shards.py   fetching the headers of a model's shards when its index is opened

@@ -22,6 +22,7 @@ from xetfs.cas.client import CasClient
 from xetfs.cas.facts import ServerFacts
 from xetfs.errors import StoreFailed
 from xetfs.hub.client import HubClient
+from xetfs.hub.quota import Quotas
 from xetfs.net.client import HttpClient, open_http_client
 from xetfs.protocol import formats
 from xetfs.protocol.memory import release_unused
@@ -121,6 +122,7 @@ class Engine:
             info.repo,
             info.commit,
             on_new=partial(self._prepare, info, cas),
+            start_soon=self._nursery.start_soon,
         )
         view = RepoView(
             ref,
@@ -190,6 +192,11 @@ class Engine:
         if reader is not None:
             return _level_of_known(reader)
         return self._levels.get(key) if entry.size else Level.FILE
+
+    @property
+    def quotas(self) -> Quotas:
+        """What is left of the Hub's, for work in the background to leave some to others."""
+        return self._hub.quotas
 
     async def wait_served(self) -> None:
         """Wait until no program that waits for bytes now has to any more."""

@@ -28,6 +28,7 @@ from xetfs.errors import RateLimited, Unavailable, XetfsError
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.budget import Budget, Urgency
 from xetfs.reader.file import FileReader
+from xetfs.repo.patience import patiently
 from xetfs.repo.verify import files_under
 from xetfs.repo.view import Node, RepoView
 from xetfs.settings import MIB
@@ -49,12 +50,8 @@ CACHE_SHARE: Final = 0.9
 """How much of what the cache may hold is filled. The rest is for listings, maps and what readers read meanwhile."""
 YIELD_S: Final = 1.0
 """How long a window waits for readers to be served. They may never stop reading, and what they read next may be this."""
-RETRY_S: Final = 2.0
-RETRY_MAX_S: Final = 60.0
-"""First and longest pause when nobody answers; a request has had several attempts by then."""
-
 MATCH_S: Final = 10.0
-"""How long a mount is held up to choose the files, so that a glob without any can be told. Directories are listed one by one."""
+"""How long a mount is held up to choose the files, so that a glob without any can be told. A large repo takes many pages."""
 
 State = Literal["matching", "fetching", "waiting", "done", "full", "failed"]
 """waiting: nobody answers, it will try again. full: the cache keeps no more. failed: the files could not be listed, or a bug."""
@@ -189,6 +186,7 @@ class Preload:
         await self._under_way.acquire(cost, Urgency(demand=True))  # among windows; the readers' budget knows what these are
         limit = self._under_way.limit
         try:
+            await self._engine.quotas.leave_room()
             with trio.move_on_after(YIELD_S):
                 await self._engine.wait_served()
             await reader.bring(span, on_covered)
@@ -213,19 +211,14 @@ class Preload:
 
     async def _patiently(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do `work`, again and again while nobody answers. Raises its other errors."""
-        state, pause_s = self.progress.state, RETRY_S
-        while True:
-            try:
-                await work()
-            except (Unavailable, RateLimited, trio.TooSlowError) as exc:
-                self.progress.state, self.progress.reason = "waiting", str(exc) or "no answer in time"
-                log.info("prefetch waits %g s: %s", pause_s, self.progress.reason)
-            else:
-                if self.progress.state == "waiting":
-                    self.progress.state, self.progress.reason = state, ""
-                return
-            await trio.sleep(pause_s)
-            pause_s = min(2 * pause_s, RETRY_MAX_S)
+        state = self.progress.state
+
+        def on_wait(reason: str) -> None:
+            self.progress.state, self.progress.reason = "waiting", reason
+
+        await patiently(work, errors=(Unavailable, RateLimited, trio.TooSlowError), on_wait=on_wait)
+        if self.progress.state == "waiting":
+            self.progress.state, self.progress.reason = state, ""
 
     async def _room_bytes(self) -> int:
         """How much the cache may be filled with: nothing while the disk fails. One hop to a thread."""

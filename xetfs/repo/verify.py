@@ -9,8 +9,9 @@ gives it. If one is wrong, what was held of the file is dropped, and it is fetch
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal
 
 import trio
@@ -22,6 +23,7 @@ from xetfs.reader.filemap import FileMap, Level, Run
 from xetfs.reader.shelf import Shelf
 from xetfs.reader.sources import Names
 from xetfs.reader.whole import Digest, NameKind, accept, reject
+from xetfs.repo.patience import patiently
 from xetfs.repo.view import Node, RepoView
 from xetfs.settings import MIB
 
@@ -87,18 +89,12 @@ async def find(view: RepoView, path: str) -> Node:
 
 
 async def files_under(view: RepoView, node: Node) -> list[Node]:
-    """The files under a node, or the file itself, in the order of their paths."""
-    return [file async for file in _walk(view, node)]
+    """The files under a node, or the file itself, in the order of their paths. Waits as long as the server asks."""
+    return await patiently(lambda: _files_under(view, node))
 
 
-async def _walk(view: RepoView, node: Node) -> AsyncIterator[Node]:
-    waiting = [node]
-    while waiting:
-        node = waiting.pop()
-        if node.is_directory:
-            waiting.extend(reversed(await view.children(node)))
-        else:
-            yield node
+async def _files_under(view: RepoView, node: Node) -> list[Node]:
+    return [file async for file in view.walk(node)]
 
 
 async def verify_files(
@@ -202,7 +198,7 @@ async def _read_known(reader: FileReader, span: ByteRange, known_until: int) -> 
     for _ in range(READ_ATTEMPTS_MAX):
         data = reader.read_nowait(span)
         if data is None:
-            data = await reader.read(span)
+            data = await patiently(partial(reader.read, span))
         parts = list(_runs_until(reader.map, known_until, span.end))
         if known_until >= span.end or (parts and parts[-1].end >= span.end):
             return data, parts

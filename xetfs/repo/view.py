@@ -6,10 +6,11 @@ when it is asked for, stays as long as the view, and is the same object each tim
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from typing import overload
+from typing import Final, overload
 
 import trio
 
@@ -23,6 +24,11 @@ from xetfs.reader.flights import Flight
 from xetfs.repo.entries import Entries
 from xetfs.repo.listing import Lister
 from xetfs.repo.shards import fetch_headers
+
+log = logging.getLogger(__name__)
+
+PAGES_BELOW_MAX: Final = 100
+"""Requests for all below a directory, before it is asked for in parts: 100,000 entries take some 40 MiB."""
 
 
 class Node:
@@ -177,7 +183,7 @@ class RepoView:
 
     async def _load_entries(self, directory: Node) -> None:
         try:
-            folder = directory.path if directory is not self.root else self.ref.subfolder
+            folder = self._folder(directory)
             try:
                 directory.entries = await self._lister.list(folder)
             except NotFound as exc:
@@ -187,6 +193,38 @@ class RepoView:
                 raise ProtocolViolation(f"a directory is listed, and its content is not there: {exc}") from exc
         finally:
             self._listings.pop(directory, None)
+
+    async def walk(self, node: Node) -> AsyncIterator[Node]:
+        """The files under a node, or the file itself, in the order of their paths. For work in the background.
+
+        Where a directory is not known yet, the Hub is asked for all below at once: a request for a thousand entries, and not one
+        for each directory. Raises the errors of listing them.
+        """
+        top, asked, in_parts = node, False, False
+        waiting = [node]
+        while waiting:
+            node = waiting.pop()
+            if not node.is_directory:
+                yield node
+                continue
+            if node.entries is None and not await self._lister.knows(self._folder(node)):
+                if not asked:
+                    asked, in_parts = True, not await self._list_below(top)
+                if in_parts and node is not top and not await self._lister.knows(self._folder(node)):
+                    await self._list_below(node)
+            waiting.extend(reversed(await self.children(node)))
+
+    async def _list_below(self, directory: Node) -> bool:
+        """False if there is too much below for one question."""
+        path = self._folder(directory)
+        try:
+            return await self._lister.list_below(path, PAGES_BELOW_MAX)
+        except (NotFound, ProtocolViolation) as exc:  # not every mirror answers that; each is listed alone then
+            log.debug("not to be listed at once repo=%s path=%r: %s", self.ref, path, exc)
+            return True
+
+    def _folder(self, directory: Node) -> str:
+        return directory.path if directory is not self.root else self.ref.subfolder
 
     def open_file(self, node: Node) -> FileReader:
         """A reader of the file's bytes, opened; the caller closes it. Raises IsADirectory."""

@@ -17,6 +17,7 @@ from xetfs.testhub.hub_paths import KINDS, Finder, Moved, Target
 from xetfs.testhub.listings import Listings, iso_time
 from xetfs.testhub.messages import Problem, Request, Response, json_response, redirect
 from xetfs.testhub.options import HubOptions, HubUrls
+from xetfs.testhub.quotas import Quotas
 from xetfs.testhub.signing import Grant, Signer
 from xetfs.testhub.storage import Storage
 from xetfs.testhub.uploads import Uploads
@@ -31,6 +32,7 @@ class HubApi:
         self._signer = signer
         self._options = options
         self._urls = urls
+        self._quotas = Quotas(options)
         self._finder = Finder(storage, accounts)
         self._listings = Listings(storage, self._finder, options, urls)
         self._uploads = Uploads(storage, accounts, self._finder, signer, options, urls)
@@ -42,12 +44,18 @@ class HubApi:
             if not request.path.startswith(f"{prefix}/"):
                 raise Problem(404, "Not Found")
             request = replace(request, target=request.target.removeprefix(prefix))
+        refusal = self._quotas.refusal(request)
+        return refusal or self._quotas.tell(request, await self._answer(request))
+
+    async def _answer(self, request: Request) -> Response:
         try:
             if not request.segments:
                 return json_response({"hub": "xetfs test hub"})
             return await (self._api(request) if request.segments[0] == "api" else self._files(request))
         except Moved as moved:
             return redirect(307, moved.location)
+        except Problem as problem:
+            return problem.to_response()
 
     async def _files(self, request: Request) -> Response:
         if len(request.segments) < 2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -41,6 +41,10 @@ class HubOptions:
     """What an expired URL is answered with: 403 as by S3 and CloudFront, 400 as by Cloud Storage."""
     dedup: bool = True
     """Whether uploaders are told of chunks that are held already."""
+    quotas: Mapping[str, int] = field(default_factory=dict)
+    """Requests of each class ("api", "resolvers") in a window of `quota_window_s`; beyond that 429. Answers tell what is left. A
+    class that is not named has no limit."""
+    quota_window_s: float = 300
     plain_files: Literal["direct", "redirect"] = "redirect"
     """Whether `/resolve/` answers plain git files itself or sends to `/api/resolve-cache/`, as the real Hub does today."""
     path_prefix: str = ""

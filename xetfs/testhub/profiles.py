@@ -28,6 +28,7 @@ def production() -> Profile:
     options = HubOptions(
         url_lifetime_s=30,
         several_ranges="refused",  # as one of the service's storage backends does: xet-core, pull request 842
+        quotas={"api": 500, "resolvers": 3000},  # those of an anonymous user, in five minutes
         proof_delay_s=0.3,  # nobody outside has measured it; each proof walks the whole file
         proof_chunks_max=4000,  # 250 MB or so
     )
