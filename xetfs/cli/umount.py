@@ -81,7 +81,7 @@ def _wait_ended(record: MountRecord, device: str, *, lazily: bool) -> None:
         if elsewhere:
             reason = f"its mount is still there for {elsewhere}"
         elif lazily:
-            reason = "programs still use what they opened"
+            reason = "programs use what they have open, or it is still ending"
     if reason or not record.wait_ended(END_S):
         reason = reason or "it is still ending"
         print(f"xetfs: unmounted, but process {record.pid} goes on: {reason}", file=sys.stderr)
