@@ -49,6 +49,8 @@ class Place:
     origin: str
     path: str
     operation: str
+    before: str = ""
+    """What the program has done before, at peace."""
 
 
 PLACES: Final = {
@@ -61,6 +63,7 @@ PLACES: Final = {
     "data": Place("transfer", r"^/xorbs/", "read"),
     "plain file": Place("hub", r"^/api/resolve-cache/", "read plain"),
     "LFS file": Place("transfer", r"^/lfs/", "read lfs"),
+    "more of an LFS file": Place("transfer", r"^/lfs/", "read more lfs", before="read lfs"),
 }
 
 
@@ -87,7 +90,7 @@ class Bench:
         chunks = [chance.randbytes(chance.randrange(20_000, 60_000)) for _ in range(CHUNK_COUNT)]
         _, stored = hub.xet.add_file_from_chunks(chunks, scheme=Scheme.NONE)
         self.content = b"".join(chunks)
-        self.lfs = chance.randbytes(300_000)
+        self.lfs = chance.randbytes(3_000_000)
         path = hub.storage.temporary / "old"
         path.write_bytes(self.lfs)
         old = hub.storage.add_lfs(hashlib.sha256(self.lfs).hexdigest(), len(self.lfs), path)
@@ -172,6 +175,7 @@ class User:
 
 
 OFFSET: Final = 800_000
+MORE: Final = 2_500_000
 LENGTH: Final = 4096
 
 
@@ -182,6 +186,7 @@ async def perform(bench: Bench, user: User | None, engine: Engine, operation: st
         "read": (lambda user: user.read("f.bin", OFFSET, LENGTH), bench.content[OFFSET : OFFSET + LENGTH]),
         "read plain": (lambda user: user.read("plain.txt", 0, 10_000), PLAIN),
         "read lfs": (lambda user: user.read("old.bin", 0, LENGTH), bench.lfs[:LENGTH]),
+        "read more lfs": (lambda user: user.read("old.bin", MORE, LENGTH), bench.lfs[MORE : MORE + LENGTH]),
     }
     if operation.endswith("mount"):
         try:

@@ -82,6 +82,8 @@ async def carry_out(bench: Bench, cache: Path, row: Row, monkeypatch: pytest.Mon
     monkeypatch.setattr(sockets, "_connect_one", connect)
     async with open_user(bench, cache) as user:
         assert await user.read("warm.txt", 0, 100) == WARM
+        if place.before:
+            assert await perform(bench, user, user.engine, place.before) == "data"
         bench.hub.log.reset()
         async with KINDS[row.fault](bench, place, count):
             outcome = await _measure(bench, user, row)

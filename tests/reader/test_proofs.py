@@ -314,3 +314,15 @@ async def test_two_engines_know_nothing_of_each_other(cas: FakeCas, make_file: M
         cas.proof_error = None
         assert await level(first, files[-1]) is Level.FRAMING
         assert await level(second, files[-1]) is Level.PROOF
+
+
+async def test_a_token_that_is_not_to_be_had_says_nothing_of_a_file(autojump_clock: object) -> None:
+    """A Hub without Xet answers 404 to that. Where no server is known, none was asked for a proof."""
+    policy = ProofPolicy(TIMEOUT_S, Counters())
+    file = FileId(MerkleHash(b"f" * 32))
+
+    async def question() -> RangeProof:
+        raise EntryNotFound("no token: the Hub knows no Xet")
+
+    assert await policy.ask(lambda: None, file, question) is None
+    assert policy.admits(HERE, file)

@@ -148,12 +148,14 @@ class ProofPolicy:
 
     def _note_none(self, origin: Hashable | None, file: FileId, exc: EntryNotFound) -> None:
         """There is no proof of this file; or, if none was ever seen, perhaps of no file."""
-        known = self._origin(origin) if origin is not None else None
+        if origin is None:
+            return  # there was no token, so nobody was asked
+        known = self._origin(origin)
         first_of_file = file not in self._files
         self._remember(file, FILE_PAUSE_S)
         self._counters.add(telemetry.READER_PROOFS_MISSED)
         log.info("served without proof: there is none of this file file=%s server=%s: %s", file.hex()[:12], origin, exc)
-        if known is None or known.gave or not first_of_file:
+        if known.gave or not first_of_file:
             return
         known.without += 1
         if known.without == 1:
