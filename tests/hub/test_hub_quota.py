@@ -50,7 +50,10 @@ async def test_no_header_makes_it_wait_for_ever() -> None:
     assert quotas.pause_s() <= WINDOW_MAX_S
 
 
-@pytest.mark.parametrize("text", ["", "api;r=0", '"api";r=-1;t=9', '"api";r=x;t=y', ";;;", '"' * 5000, '"api";t=5;r=0'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "api;r=0", '"other";r=0;t=9', '"api";r=-1;t=9', '"api";r=x;t=y', ";;;", '"' * 5000, '"api";t=5;r=0'],
+)
 async def test_what_is_not_understood_says_nothing(text: str) -> None:
     quotas = Quotas()
     quotas.note(headers(text, text))

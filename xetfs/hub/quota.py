@@ -25,8 +25,8 @@ LIMIT_GUESSED: Final = 500
 WINDOW_MAX_S: Final = 3600.0
 """No answer is believed to mean a longer wait: those of the Hub are five minutes."""
 
-_LIMIT = re.compile(r'"([a-z-]{1,32})"\s*;\s*r=(\d{1,9})\s*;\s*t=(\d{1,9})', re.ASCII)
-_POLICY = re.compile(r'"([a-z-]{1,32})"\s*;\s*q=(\d{1,9})', re.ASCII)
+_LIMIT = re.compile(r'"(api|resolvers|pages)"\s*;\s*r=(\d{1,9})\s*;\s*t=(\d{1,9})', re.ASCII)
+_POLICY = re.compile(r'"(api|resolvers|pages)"\s*;\s*q=(\d{1,9})', re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Quotas:
     def note(self, headers: Mapping[str, str]) -> None:
         """Learn from the headers of an answer; what is not understood says nothing."""
         limits = {name: int(limit) for name, limit in _POLICY.findall(headers.get("ratelimit-policy", "")[:1000])}
-        for name, requests, reset_s in _LIMIT.findall(headers.get("ratelimit", "")[:1000])[:8]:
+        for name, requests, reset_s in _LIMIT.findall(headers.get("ratelimit", "")[:1000]):
             until_s = trio.current_time() + min(float(reset_s), WINDOW_MAX_S)
             self._left[name] = _Left(int(requests), limits.get(name, LIMIT_GUESSED), until_s)
 

@@ -1,8 +1,8 @@
 """Files in Xet through the Hub's resolve route, while the CAS is not to be had.
 
 The Hub serves every file at `/resolve/`, by ranges, whether it is in Xet or not. A mirror may know nothing of Xet, a firewall may
-block the CAS or the host that it sends to, a CAS may refuse a token: then the bytes come that way (xet-core and huggingface_hub
-do the same when HF_HUB_DISABLE_XET is set). No part of what comes that way can be proven; a file that has become known whole is
+block the CAS or the host that it sends to, a CAS may refuse a token: then the bytes come that way (as huggingface_hub takes them
+when HF_HUB_DISABLE_XET is set). No part of what comes that way can be proven; a file that has become known whole is
 checked against its SHA-256 (whole.py).
 
 What counts: the CAS, its token or its data is refused or missing, or cannot be reached, or fails until the attempts are used up.
