@@ -20,6 +20,9 @@ VALUES_MAX: Final = 250_000
 20,000 of them, a reconstruction of 10,000 terms or a proof of 64 Ki nodes not quite 200,000."""
 WIDE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Longest text with other characters than those of ASCII: one of them can make the whole text four times as large."""
+TEXT_SHOWN_MAX: Final = 20
+TEXT_START: Final = 12
+"""Longest text that a message repeats, and what it repeats of a longer one: less than any credential."""
 _SEPARATORS: Final = (b",", b"[", b"{")
 
 
@@ -84,11 +87,12 @@ def as_text(value: object, what: str, *, length_max: int) -> str:
 
 
 def shown(value: object) -> str:
-    """A few words about a value, for a message: never a whole list, never thousands of digits."""
+    """A few words about a value, for a message: never a whole list, never thousands of digits, and never a long text whole, as it
+    may be a token or a signature in the wrong place."""
     if value is None:
         return "nothing"
     if isinstance(value, str):
-        return f"{value[:40]!r}"
+        return f"{value!r}" if len(value) <= TEXT_SHOWN_MAX else f"{value[:TEXT_START]!r}… ({len(value)} characters)"
     if isinstance(value, int | float) and abs(value) < 2**64:
         return repr(value)
     return f"a {type(value).__name__}"
