@@ -82,8 +82,9 @@ class Settings:
     # Reading ahead
     window_bytes_min: int = 256 * KIB
     """First window of a reader: about what a range proof covers at the least."""
-    window_bytes_max: int = 16 * MIB
-    """Largest window: what is proven at once. Long enough that proofs cost little, short enough that several are under way."""
+    window_bytes_max: int = 32 * MIB
+    """Largest window: what is planned and proven at once. Half as long, a server is asked twice as often; twice as long, there
+    is no memory for the next one while it is read."""
     ahead_bytes_max: int = 96 * MIB
     """How far ahead of a sequential reader to load: what a 250 MB/s link carries in the 0.4 s that a window takes on one of
     its connections. The memory limit may allow less."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,13 +24,14 @@ from xetfs.reader.line import (
     ARRIVALS,
     PART_BYTES_MAX,
     PART_BYTES_MIN,
+    PART_S,
     TRANSFERS_UNKNOWN,
     UNDER_WAY_BYTES_FIRST,
     UNDER_WAY_BYTES_MIN,
     UNDER_WAY_S,
     TransferLine,
 )
-from xetfs.reader.xet_source import EARLY_PARTS, _cut_up
+from xetfs.reader.parts import EARLY_PARTS, cut_up
 from xetfs.settings import KIB, MIB
 from xetfs.store.memory import MemoryStore
 from xetfs.telemetry import Counters
@@ -105,6 +107,31 @@ async def read_through(cas: LineCas, file: FakeFile) -> float:
         reader.close()
     assert cas.fetched_bytes <= 1.025 * size
     return size / seconds / cas.total_bytes_s
+
+
+@pytest.mark.parametrize(
+    ("connection_bytes_s", "total_bytes_s", "latency_s", "questions_gb", "requests_gb"),
+    [(600e6, 1e9, 0.0005, 125, 210), (25e6, 250e6, 0.04, 300, 560)],
+    ids=["near", "far"],
+)
+async def test_a_long_read_asks_the_cas_seldom(
+    connection_bytes_s: float,
+    total_bytes_s: float,
+    latency_s: float,
+    questions_gb: int,
+    requests_gb: int,
+    autojump_clock: object,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Reconstructions and proofs, and all requests, of 250 MiB; in longer reads the first, short windows count for less."""
+    monkeypatch.setattr(sys.modules[__name__], "LATENCY_S", latency_s)
+    cas = LineCas(connection_bytes_s=connection_bytes_s, total_bytes_s=total_bytes_s)
+    file = add_file(cas, random.Random(9).randbytes(250 * MIB))
+    share = await read_through(cas, file)
+    questions, gb = cas.count("reconstruction") + cas.count("proof"), len(file.content) / 1e9
+    assert questions / gb <= questions_gb
+    assert (questions + cas.requests) / gb <= requests_gb
+    assert share >= 0.7
 
 
 async def test_a_far_line_is_filled_after_a_few_round_trips(autojump_clock: object) -> None:
@@ -194,14 +221,14 @@ async def test_parts_are_as_long_as_what_comes_in_a_moment(autojump_clock: objec
     line = TransferLine()
     assert line.part_bytes == PART_BYTES_MIN
     with line.transfer(8 * MIB):
-        await trio.sleep(0.2)
+        await trio.sleep(PART_S)
     assert line.part_bytes == pytest.approx(8 * MIB, rel=0.01)
     with line.transfer(64 * MIB):
-        await trio.sleep(0.2)
+        await trio.sleep(PART_S)
     assert line.part_bytes == PART_BYTES_MAX
     for _ in range(1000):
         with line.transfer(8 * MIB):
-            await trio.sleep(0.4)
+            await trio.sleep(2 * PART_S)
     assert line.part_bytes == PART_BYTES_MIN
 
 
@@ -260,12 +287,31 @@ async def test_transfers_that_fail_are_no_reason_to_go_on_believing_in_a_line(au
 
 async def test_an_early_window_comes_over_as_many_connections_as_make_it_faster(autojump_clock: object) -> None:
     line, window = TransferLine(), [ByteRange(0, 7 * MIB)]
-    assert len(list(_cut_up(window, line))) == TRANSFERS_UNKNOWN
+    assert len(list(cut_up(window, line))) == TRANSFERS_UNKNOWN
     with line.transfer(10 * MIB):
         await trio.sleep(1)
-    assert len(list(_cut_up(window, line))) == EARLY_PARTS
-    assert len(list(_cut_up([ByteRange(0, 2 * MIB)], line))) == 2
+    assert len(list(cut_up(window, line))) == EARLY_PARTS
+    assert len(list(cut_up([ByteRange(0, 2 * MIB)], line))) == 2
     near = TransferLine()
     with near.transfer(10 * MIB):
         await trio.sleep(0.02)
-    assert list(_cut_up(window, near)) == window
+    assert list(cut_up(window, near)) == window
+
+
+async def test_what_is_left_of_a_file_is_loaded_ahead_though_the_reader_is_slow(cas: FakeCas, autojump_clock: object) -> None:
+    """When more is known ahead of it than is opened ahead, and nothing new is wanted up to the end of the file."""
+    file = add_file(cas, random.Random(9).randbytes(100 * MIB))
+    cas.delay_s = 0.01
+    async with open_bench(cas, MemoryStore(Counters())) as bench:
+        reader = bench.reader(file)
+        reader.open()
+        waited = 0
+        for start in range(0, 100 * MIB, READ):
+            span = ByteRange(start, start + READ)
+            if (data := reader.read_nowait(span)) is None:
+                waited += start >= 16 * MIB
+                data = await reader.read(span)
+            assert data == file.content[start : start + READ]
+            await trio.sleep(0.1)
+        assert waited == 0
+        reader.close()

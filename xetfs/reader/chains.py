@@ -140,17 +140,22 @@ class Chains:
     async def _go_up(self, chain: Chain) -> bool:
         run = self._known.run_at(chain.at)
         if run is None:
-            window = self._windows.at(chain.at)
-            if window is None:
-                end = min(chain.at + self._step_of(chain), chain.limit)
-                window = self._start(self._windows.gaps(ByteRange(chain.at, end))[0])
+            window = self._windows.at(chain.at) or self._start_from(chain, chain.at)
             await window.settled.wait()  # the next window begins where this one ends, and that is known only now
             chain.at = max(window.covered.end, chain.at + 1)
         elif chain.at < chain.begins + HELD_AHEAD_BYTES:
             chain.at = await self._open_ahead(run, chain.at, chain.until)
+        elif gaps := self._windows.gaps(chain.rest):
+            # What is known is opened later, when it is nearer; what is not must be on its way, or nobody would ask for it again
+            # once the reader has come near the end of the file.
+            await self._start_from(chain, gaps[0].start).settled.wait()
         else:
             return False
         return True
+
+    def _start_from(self, chain: Chain, at: int) -> Window:
+        end = min(at + self._step_of(chain), chain.limit)
+        return self._start(self._windows.gaps(ByteRange(at, end))[0])
 
     async def _go_down(self, chain: DownwardChain) -> bool:
         if chain.held_to > chain.until:

@@ -63,13 +63,13 @@ class FileReader:
         self._shelf = shelf
         self._nursery = nursery
         self._counters = counters
-        window_bytes_max = max(min(settings.window_bytes_max, settings.memory_bytes_max // 7), settings.window_bytes_min)
+        window_bytes_max = max(min(settings.window_bytes_max, settings.memory_bytes_max * 2 // 7), settings.window_bytes_min)
         self._prefetcher = Prefetcher(
             size,
             window_bytes_min=settings.window_bytes_min,
             window_bytes_max=window_bytes_max,
             # What is loaded ahead must fit in memory until it is read: on a disk that is full it is kept nowhere else.
-            ahead_bytes_max=min(settings.ahead_bytes_max, settings.memory_bytes_max * 3 // 4),
+            ahead_bytes_max=min(settings.ahead_bytes_max, settings.memory_bytes_max * 6 // 7),
             awaits_layout=layout is not None,
         )
         self._layout = layout  # until it is done

@@ -16,10 +16,10 @@ import trio
 
 from xetfs.settings import KIB, MIB
 
-PART_BYTES_MIN: Final = 4 * MIB
-PART_BYTES_MAX: Final = 16 * MIB
-"""Beyond this a request costs nothing in comparison with its bytes."""
-PART_S: Final = 0.2
+PART_BYTES_MIN: Final = 5 * MIB
+PART_BYTES_MAX: Final = 32 * MIB
+"""As long as the largest window. Each part costs the CAS a question and the transfer server a request."""
+PART_S: Final = 0.3
 """How long a transfer should take: several round trips even to a server far away, so that a connection is mostly busy, and short
 enough that many connections share what memory there is for bytes on the way."""
 UNDER_WAY_S: Final = 6.0

@@ -8,7 +8,7 @@ it. No byte of a claim is given out.
 What an earlier mount has given out without proof and is still held costs the proof alone; if that is not to be had now, it is
 served as it was then.
 
-A window is fetched in parts, side by side: each is one flight of reconstruction and fetches.
+Its bytes come in parts (parts.py).
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from xetfs.cas.client import CasClient
 from xetfs.errors import (
     CorruptData,
     EntryNotFound,
-    Evicted,
     ProtocolViolation,
-    SignedUrlExpired,
     XetfsError,
 )
 from xetfs.protocol.hashes import ChunkHash, FileId, MerkleHash
@@ -38,25 +36,22 @@ from xetfs.reader.budget import Urgency
 from xetfs.reader.fetcher import Fetcher
 from xetfs.reader.filemap import HASH_BYTES, FileMap, Level, Run, at_least_framing
 from xetfs.reader.flights import Flight
-from xetfs.reader.line import TransferLine
-from xetfs.reader.planner import chunks_of, lay_out, missing_chunks, plan_fetches
+from xetfs.reader.parts import Part, Parts, subtract
 from xetfs.reader.proofs import ProofPolicy
 from xetfs.reader.shelf import Shelf
-from xetfs.reader.sources import ATTEMPTS_MAX, BlocksGone, Names, OnCovered, Verify, learn
+from xetfs.reader.sources import Names, OnCovered, Verify
 from xetfs.settings import KIB, MIB
 from xetfs.telemetry import Counters
 
 log = logging.getLogger(__name__)
 
-EARLY_BYTES: Final = 8 * MIB
-EARLY_PARTS: Final = 4
-"""A window shorter than that is one of the first of a reader, who waits for it: it comes over as many connections."""
-EARLY_PART_BYTES_MIN: Final = 1 * MIB
-EARLY_PART_S: Final = 0.05
-"""But each has this much to do, or a near line would carry the chunks at the edges of parts twice for nothing."""
 SLACK_BYTES: Final = 224 * KIB
 """How much more than asked a proof's window usually covers: enough in two of three cases, and with the chunk that was asked for
 still under 400 KB on the wire."""
+SLACK_SHARE: Final = 32
+SLACK_BYTES_MAX: Final = 1 * MIB
+"""A long window takes one in so many bytes more, as the next one begins with them: enough in nearly all cases, and another
+reconstruction and another fetch would be needed for what is missing."""
 RESERVE_BYTES: Final = 256 * KIB
 """What lies behind that is asked for, too, when somebody waits, but fetched only if the proof reaches there: another question
 costs less than another round trip."""
@@ -65,25 +60,6 @@ PROVEN_WINDOW_BYTES_MAX: Final = 64 * MIB
 window of one byte of it reaches to the end of the file."""
 RECALL_PATIENCE: Final = 1.5
 """Timeouts of a proof that a read waits for what is held already: for the proof, and for what its window covers beyond that."""
-URL_REFRESHES_MAX: Final = 3
-"""How often a part's signed URLs are asked for again when they expired: under way they may, in a slow transfer."""
-DOUBTFUL_REFRESHES_MAX: Final = 1
-"""The same when nothing says that they expired: one that is refused when fresh is refused for another reason."""
-
-
-class _Part:
-    """A stretch of a window on its way. covered: what it brings, whole chunks, right once `planned` is set. It is
-    fetched once it is `wanted`."""
-
-    flight: Flight[list[Run]]
-
-    def __init__(self, span: ByteRange, level: Level, urgency: Urgency) -> None:
-        self.span = span
-        self.level = level
-        self.urgency = urgency
-        self.covered = span
-        self.planned = trio.Event()
-        self.wanted = trio.Event()
 
 
 class XetSource:
@@ -108,13 +84,12 @@ class XetSource:
         self._file = file
         self._size = size
         self._cas = cas
-        self._fetcher = fetcher
         self._shelf = shelf
         self._nursery = nursery
         self._verify = verify
         self._policy = policy
         self._counters = counters
-        self._parts: list[_Part] = []  # of all windows under way
+        self._parts = Parts(self.key[:16], file, size, cas=cas, fetcher=fetcher, shelf=shelf, nursery=nursery, counters=counters)
 
     def names_of(self, runs: Iterable[Run]) -> Names:
         return self.names
@@ -154,7 +129,7 @@ class XetSource:
         if self._policy.admits(self._cas.origin, self._file):
             try:
                 with trio.fail_after(RECALL_PATIENCE * self._policy.timeout_s):
-                    return await self._load_proven(span, known, urgency, on_covered, slack_bytes=0)
+                    return await self._load_proven(span, known, urgency, on_covered, exact=True)
             except CorruptData:
                 raise
             except (XetfsError, trio.TooSlowError) as exc:
@@ -164,15 +139,17 @@ class XetSource:
 
     async def _load_unproven(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
         with ExitStack() as joined:
-            parts = self._start_parts(known.gaps(span, Level.FRAMING), Level.FRAMING, urgency, joined)
+            parts = self._parts.start(known.gaps(span, Level.FRAMING), Level.FRAMING, urgency, joined)
             for part in parts:
                 await part.planned.wait()
             on_covered(ByteRange(parts[0].covered.start, parts[-1].covered.end) if parts else span)
             return [run for part in parts for run in await part.flight.wait()]
 
     async def _load_proven(
-        self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered, *, slack_bytes: int = SLACK_BYTES
+        self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered, *, exact: bool = False
     ) -> list[Run]:
+        """exact: what lies behind `span` is not to be fetched unless the proof covers it."""
+        slack_bytes = 0 if exact else max(SLACK_BYTES, min(len(span) // SLACK_SHARE, SLACK_BYTES_MAX))
         asked = ByteRange(span.start, min(span.end + slack_bytes, self._size))
         # What is known now, kept apart: while this waits, others may forget in `known` what is no longer held.
         scratch = FileMap(self._size)
@@ -181,9 +158,9 @@ class XetSource:
             proving = Flight(self._nursery, partial(self._ask_for_proof, span))
             proving.join()
             joined.callback(proving.leave)
-            parts = self._start_parts(scratch.gaps(asked), Level.CLAIMED, urgency, joined)
-            if slack_bytes and urgency.demand:
-                self._reserve(ByteRange(asked.end, min(asked.end + RESERVE_BYTES, self._size)), scratch, urgency, joined)
+            parts = self._parts.start(scratch.gaps(asked), Level.CLAIMED, urgency, joined)
+            if urgency.demand and not exact:
+                self._parts.reserve(ByteRange(asked.end, min(asked.end + RESERVE_BYTES, self._size)), scratch, urgency, joined)
             proof = await proving.wait()
             if proof is None:
                 return await self._do_without_proof(parts, scratch, on_covered)
@@ -195,8 +172,8 @@ class XetSource:
             for part in parts:
                 await part.planned.wait()
             scratch.add(known.within(window))
-            rest = _subtract(scratch.gaps(window), [part.covered for part in parts])
-            parts += self._start_parts(rest, Level.CLAIMED, urgency, joined)
+            rest = subtract(scratch.gaps(window), [part.covered for part in parts])
+            parts += self._parts.start(rest, Level.CLAIMED, urgency, joined)
             runs = [run for part in parts for run in await part.flight.wait()]
         return await self._prove(proof, window, known, scratch, runs)
 
@@ -215,7 +192,7 @@ class XetSource:
         except EntryNotFound as exc:
             raise ProtocolViolation(f"no proof to be had: {exc}", hint="--verify auto takes what the server offers") from exc
 
-    async def _do_without_proof(self, parts: Sequence[_Part], scratch: FileMap, on_covered: OnCovered) -> list[Run]:
+    async def _do_without_proof(self, parts: Sequence[Part], scratch: FileMap, on_covered: OnCovered) -> list[Run]:
         """The runs of the parts, and those known before, as far as framing vouches for them."""
         for part in parts:
             await part.planned.wait()
@@ -246,68 +223,6 @@ class XetSource:
         scratch.raise_to(Level.PROOF, window)
         return scratch.runs()
 
-    # The parts of a window
-
-    def _reserve(self, span: ByteRange, known: FileMap, urgency: Urgency, joined: ExitStack) -> None:
-        """Plan what is unknown at the beginning of `span`, unless that is under way, until `joined` is closed."""
-        gaps = _subtract(known.gaps(span, Level.CLAIMED), sorted(part.covered for part in self._parts))
-        if gaps and gaps[0].start == span.start:
-            part = self._start_part(gaps[0], Level.CLAIMED, urgency)
-            part.flight.join()
-            joined.callback(part.flight.leave)
-
-    def _start_parts(self, gaps: Sequence[ByteRange], level: Level, urgency: Urgency, joined: ExitStack) -> list[_Part]:
-        """The parts that bring the gaps, joined until `joined` is closed: those that another window has under way, such as what
-        it asked beyond its proof, and new ones for the rest. In the order of what they cover.
-
-        What one of those brings that is not planned yet may turn out to be longer, by a part of a chunk at either end.
-        """
-        parts = [part for part in self._parts if part.level == level and not part.flight.ended and _touches(part.covered, gaps)]
-        rest = _subtract(gaps, sorted(part.covered for part in parts))
-        parts.extend(self._start_part(span, level, urgency) for span in _cut_up(rest, self._shelf.budget.line))
-        for part in parts:
-            part.wanted.set()
-            part.flight.join()
-            joined.callback(part.flight.leave)
-            if urgency.demand and not part.urgency.demand:
-                part.urgency.demand = True
-                self._shelf.budget.wake()
-        return sorted(parts, key=lambda part: part.covered)
-
-    def _start_part(self, span: ByteRange, level: Level, urgency: Urgency) -> _Part:
-        part = _Part(span, level, urgency)
-        part.flight = Flight(self._nursery, partial(self._bring, part), on_end=lambda: self._parts.remove(part))
-        self._parts.append(part)
-        return part
-
-    async def _bring(self, part: _Part) -> list[Run]:
-        """The work of a part: the blocks under it are on the shelf when it ends."""
-        refused = 0
-        try:
-            for _ in range(ATTEMPTS_MAX + URL_REFRESHES_MAX):
-                reconstruction = await self._cas.reconstruction(self._file, part.span)
-                layout = lay_out(reconstruction, part.span, self._size)
-                part.covered = layout.covered
-                part.planned.set()
-                wanted = chunks_of(layout)
-                await part.wanted.wait()
-                held = await self._shelf.held(wanted)
-                missing = missing_chunks(wanted, held.__getitem__)
-                try:
-                    await self._fetcher.fetch(self._cas, plan_fetches(reconstruction, missing), part.urgency)
-                    return await learn(self._shelf, layout, wanted, part.level)
-                except BlocksGone as exc:
-                    log.debug("looking again file=%s: %s", self.key[:16], exc)
-                except SignedUrlExpired as exc:
-                    refused += 1
-                    if refused > (URL_REFRESHES_MAX if exc.certain else DOUBTFUL_REFRESHES_MAX):
-                        raise self._cas.refuse_for_good(exc) from None
-                    self._counters.add(telemetry.CAS_URL_REFRESHES)
-                    log.info("asking for fresh transfer URLs file=%s bytes=%s: %s", self.key[:16], part.span, exc)
-        finally:
-            part.planned.set()
-        raise Evicted(f"bytes {part.span.start}-{part.span.end} of {self.key[:16]} leave the cache before they can be read")
-
 
 def _check_window(proof: RangeProof, span: ByteRange, size: int) -> None:
     """Raises ProtocolViolation unless a proof has one window, that includes `span`, within a file of `size` bytes."""
@@ -332,32 +247,3 @@ def _chunks(known: FileMap, window: ByteRange) -> Iterator[tuple[ChunkHash, int]
             at = run.ends[i]
     if at != window.end:
         raise CorruptData(f"a chunk crosses byte {window.end}, where the range proof ends its window")
-
-
-def _cut_up(gaps: Sequence[ByteRange], line: TransferLine) -> Iterator[ByteRange]:
-    """Gaps in parts, those of one gap about equally long: several connections share a large window, and an early one."""
-    for gap in gaps:
-        count = max(1, round(len(gap) / line.part_bytes))
-        if len(gap) < EARLY_BYTES <= line.window_bytes_max:
-            count = max(count, min(EARLY_PARTS, len(gap) // EARLY_PART_BYTES_MIN, line.transfers_of(EARLY_PART_S, len(gap))))
-        for i in range(count):
-            yield ByteRange(gap.start + len(gap) * i // count, gap.start + len(gap) * (i + 1) // count)
-
-
-def _touches(span: ByteRange, gaps: Sequence[ByteRange]) -> bool:
-    return any(span.start < gap.end and gap.start < span.end for gap in gaps)
-
-
-def _subtract(gaps: Sequence[ByteRange], covered: Sequence[ByteRange]) -> list[ByteRange]:
-    """What of `gaps` lies in none of `covered`, which is in order."""
-    rest = []
-    for gap in gaps:
-        at = gap.start
-        for span in covered:
-            if at < span.start < gap.end:
-                rest.append(ByteRange(at, span.start))
-            if span.start < gap.end:
-                at = max(at, span.end)
-        if at < gap.end:
-            rest.append(ByteRange(at, gap.end))
-    return rest
