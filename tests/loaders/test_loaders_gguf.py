@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import gguf
+import pytest
 from loader_data import GGUF, LAYERS, MIB
 from loader_runs import Loaders
 
@@ -71,6 +72,7 @@ def test_the_header_alone(loaders: Loaders) -> None:
     assert header <= moved <= header + MIB
 
 
+@pytest.mark.production
 def test_some_tensors(loaders: Loaders) -> None:
     names = [f"blk.{layer}.{part}.weight" for layer in (3, 8, 13) for part in ("attn", "norm")]
     lines, size = expected(loaders, names)

@@ -30,6 +30,7 @@ def check(loaders: Loaders, way: str, groups: list[int], columns: list[str]) -> 
 
 
 @WAYS
+@pytest.mark.production
 def test_a_column(loaders: Loaders, way: str) -> None:
     moved = check(loaders, way, list(range(ROW_GROUPS)), ["column3"])
     assert ROW_GROUPS * CHUNK_BYTES <= moved <= ROW_GROUPS * (CHUNK_BYTES + MIB // 2)

@@ -91,6 +91,7 @@ def test_one_tensor_moves_that_and_little_beside_it(loaders: Loaders) -> None:
     assert size <= moved <= size + 3 * MIB
 
 
+@pytest.mark.production
 @pytest.mark.parametrize("order", ["in order", "shuffled"])
 def test_a_quarter_of_the_tensors_moves_no_more_than_30_percent(loaders: Loaders, order: str) -> None:
     """A quarter of the large and of the small ones."""
@@ -121,6 +122,7 @@ def test_tensors_that_are_copied_backward_move_the_file_once_and_take_no_questio
     assert len(loaders.hub.requests("cas")) <= 140
 
 
+@pytest.mark.production
 def test_all_tensors_move_the_file_once(loaders: Loaders) -> None:
     lines, _ = expected(loaders, [])
     printed, moved = loaders.run(TENSORS, MODEL)

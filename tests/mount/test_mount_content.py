@@ -69,6 +69,7 @@ def test_the_repo_has_every_kind_of_file(everything: Everything, hub: HubProcess
     assert max(len(os.fsencode(name)) for name in os.listdir(path / "names")) == 255
 
 
+@pytest.mark.production
 @pytest.mark.parametrize("compare_all", [diff, rsync], ids=["diff", "rsync"])
 def test_a_cold_mount_is_equal(
     everything: Everything, hub: HubProcess, mount_repo: MountRepo, compare_all: Callable[[Path, Path], None]
@@ -76,6 +77,7 @@ def test_a_cold_mount_is_equal(
     compare_all(everything.folder, mount_repo(hub.endpoint).path)
 
 
+@pytest.mark.production
 def test_it_is_equal_cold_and_warm_and_after_a_remount(everything: Everything, hub: HubProcess, mount_repo: MountRepo) -> None:
     mounted = mount_repo(hub.endpoint)
     check_sums(everything.sums, mounted.path)
@@ -113,7 +115,9 @@ def read_by_mmap(path: Path, offset: int, length: int) -> bytes:
         return mapped[offset : offset + length]
 
 
-@pytest.mark.parametrize("cache_size", ["1G", "64M"], ids=["large cache", "small cache"])
+@pytest.mark.parametrize(
+    "cache_size", ["1G", pytest.param("64M", marks=pytest.mark.production)], ids=["large cache", "small cache"]
+)
 @pytest.mark.parametrize("read", [read_by_pread, read_by_mmap], ids=["pread", "mmap"])
 def test_parallel_readers_at_random_offsets(
     everything: Everything, hub: HubProcess, mount_repo: MountRepo, read: Callable[[Path, int, int], bytes], cache_size: str
@@ -138,6 +142,7 @@ def test_parallel_readers_at_random_offsets(
         assert [wrong for found in pool.map(read_many, range(READERS)) for wrong in found] == []
 
 
+@pytest.mark.production
 def test_reads_at_and_past_the_end(everything: Everything, hub: HubProcess, mount_repo: MountRepo) -> None:
     path = mount_repo(hub.endpoint).path
     for name in ("weights/noise.bin", mount_data.OLD_LFS, "config.json", "one.bin"):
@@ -149,6 +154,7 @@ def test_reads_at_and_past_the_end(everything: Everything, hub: HubProcess, moun
     assert read_by_pread(path / "empty.txt", 0, 10) == b""
 
 
+@pytest.mark.production
 def test_a_subfolder_a_commit_and_a_dataset(
     everything: Everything, hub: HubProcess, mount_repo: MountRepo, tmp_path: Path
 ) -> None:

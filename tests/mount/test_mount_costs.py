@@ -81,6 +81,7 @@ def test_the_first_4_kib_of_a_large_file(
     assert hub.requests() == []
 
 
+@pytest.mark.production
 def test_a_whole_file_is_fetched_once(hub: HubProcess, mount_repo: MountRepo, everything: Everything) -> None:
     """In any order and block size; what is incompressible costs its size and little more."""
     path = mount_repo(hub.endpoint).path / "weights/noise.bin"
@@ -110,6 +111,7 @@ def passing_hub(base: Path) -> Iterator[HubProcess]:
         shutil.rmtree(directory)
 
 
+@pytest.mark.production
 @pytest.mark.parametrize("arguments", [[], ["--offline"]], ids=["hub gone", "offline by choice"])
 def test_what_was_read_can_be_read_again_without_the_hub(
     everything: Everything, passing_hub: HubProcess, mount_repo: MountRepo, arguments: list[str]

@@ -24,6 +24,7 @@ from xetfs.testhub import HubOptions, TestHub
 # --- the daemon dies
 
 
+@pytest.mark.production
 def test_after_a_kill_readers_get_an_error_and_the_next_mount_takes_over(
     everything: Everything, hub: HubProcess, mount_repo: MountRepo
 ) -> None:
@@ -50,6 +51,7 @@ def test_umount_takes_down_a_dead_mount(hub: HubProcess, mount_repo: MountRepo) 
     assert os.listdir(mounted.path) == []
 
 
+@pytest.mark.production
 def test_a_cache_survives_a_kill(everything: Everything, hub: HubProcess, mount_repo: MountRepo) -> None:
     mounted = mount_repo(hub.endpoint, foreground=True)
     reading = subprocess.Popen(["cat", mounted.path / "weights/noise.bin"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -144,6 +146,7 @@ REFUSALS = {
 }
 
 
+@pytest.mark.production
 @pytest.mark.parametrize(("ref", "token", "code"), REFUSALS.values(), ids=REFUSALS.keys())
 def test_a_refusal_comes_at_once_in_one_line_and_leaves_nothing(
     guarded: HubProcess, tmp_path: Path, ref: str, token: str, code: Exit
@@ -199,6 +202,7 @@ def test_who_may_read_reads(guarded: HubProcess, mount_repo: MountRepo) -> None:
         mounted.umount()
 
 
+@pytest.mark.production
 def test_a_private_repo_in_the_cache_is_not_shown_to_others(guarded: HubProcess, mount_repo: MountRepo) -> None:
     mounted = mount_repo(guarded.endpoint, "owner/private", token=OWNER)
     assert (mounted.path / "weights.bin").read_bytes()

@@ -25,6 +25,7 @@ def mounted(everything: Everything, hub: HubProcess, mount_repo: MountRepo) -> P
     return mount_repo(hub.endpoint).path
 
 
+@pytest.mark.production
 def test_safetensors(everything: Everything, hub: HubProcess, mounted: Path) -> None:
     hub.reset()
     original = safetensors.numpy.load_file(everything.folder / mount_data.MODEL)
@@ -67,6 +68,7 @@ def test_numpy_memmap(everything: Everything, mounted: Path) -> None:
     np.testing.assert_array_equal(array, original)
 
 
+@pytest.mark.production
 def test_parquet(everything: Everything, hub: HubProcess, mounted: Path) -> None:
     original = pyarrow.parquet.read_table(everything.folder / mount_data.TABLE)
     file = pyarrow.parquet.ParquetFile(mounted / mount_data.TABLE, memory_map=True)

@@ -53,7 +53,7 @@ class CasServer:
                 select.select([], [], [], 0.02)
 
     def configure(self, **values: str) -> None:
-        """Its own `/simulation/set_config`: random_delay, api_delay, congestion, max_ranges_per_fetch, url_expiration, …"""
+        """Its own `/simulation/set_config`: random_delay, api_delay, congestion, max_ranges_per_fetch, …"""
         for name, value in values.items():
             self.post(f"/simulation/set_config?config={quote(name)}&value={quote(value)}", b"")
 

@@ -23,10 +23,11 @@ class Profile:
 
 
 def production() -> Profile:
-    """80 ms away; URLs that expire while a file is read, and serve one range at a time; proofs that are slow, and refused for
+    """80 ms away; URLs that serve one range at a time and expire while a file is read; proofs that are slow, and refused for
     large files."""
     options = HubOptions(
         url_lifetime_s=30,
+        expired_status=400,  # as Cloud Storage tells it; 403, as the others do, is what the lenient hub says
         several_ranges="refused",  # as one of the service's storage backends does: xet-core, pull request 842
         quotas={"api": 500, "resolvers": 3000},  # those of an anonymous user, in five minutes
         proof_delay_s=0.3,  # nobody outside has measured it; each proof walks the whole file
