@@ -82,7 +82,7 @@ FAULTS: list[tuple[str, dict[str, Any], int]] = [  # 0: read all the same, throu
 
 @pytest.mark.production
 def test_programs_get_the_errnos_of_the_table(mount: Stage, stage: Staged) -> None:
-    mount.expected = ["operation=read", "corrupt data, fetching again", "read through the Hub instead"]
+    mount.expected += ["operation=read", "corrupt data, fetching again", "read through the Hub instead"]
     assert sorted(os.listdir(mount.path / "shards")) == sorted(stage.listing("shards"))
     for number, (name, fault, expected) in enumerate(FAULTS):
         stage.hub.control("POST", "faults", fault)

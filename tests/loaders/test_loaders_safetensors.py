@@ -122,7 +122,6 @@ def test_tensors_that_are_copied_backward_move_the_file_once_and_take_no_questio
     assert len(loaders.hub.requests("cas")) <= 140
 
 
-@pytest.mark.production
 def test_all_tensors_move_the_file_once(loaders: Loaders) -> None:
     lines, _ = expected(loaders, [])
     printed, moved = loaders.run(TENSORS, MODEL)

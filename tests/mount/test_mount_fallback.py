@@ -64,7 +64,6 @@ def test_xet_is_not_used_where_it_is_disabled(
     assert levels(mount, NAME) in (b"framing", b"file")  # it is checked in the background
 
 
-@pytest.mark.production
 @pytest.mark.parametrize("kind", ["no Xet", "CAS port closed"])
 def test_a_mount_without_a_cas(spoilt: HubProcess, mount_repo: MountRepo, everything: Everything, kind: str) -> None:
     spoilt.control("POST", "faults", fault_of(kind))

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.witness
 
 COMPARED_BYTES: Final = 1024 * 1024
 STUBBORN_TRIES: Final = 50
-RANDOM_READS: Final = 400
+RANDOM_READS: Final = 250
 
 SERVERS: Final[Mapping[str, Mapping[str, str]]] = {
     "as it comes": {},
