@@ -90,7 +90,10 @@ class Transfer:
         held = self._storage.lfs(sha256)
         if held is None or held.file_id is None:
             raise Problem(404, "NoSuchKey: there is no such file")
-        record = self._xet.record(FileId(MerkleHash.from_raw(held.file_id)))
+        try:
+            record = self._xet.record(FileId(MerkleHash.from_raw(held.file_id)))
+        except EntryNotFound as error:  # it lies in somebody else's CAS (HubOptions.cas_url)
+            raise Problem(404, "NoSuchKey: there is no such file") from error
         headers = [*_disposition(request), ("Accept-Ranges", "bytes"), ("ETag", f'"{sha256}"')]
         part = None if request.ignore_range else clip_range(request.headers.get("range"), record.size)
         first, last = part or (0, record.size - 1)
