@@ -11,6 +11,7 @@ from xetfs.errors import EntryNotFound, IsADirectory, NotADirectory
 from xetfs.protocol.names import CommitId, RepoId, RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.filemap import Level
+from xetfs.repo import FileDetails
 
 MODIFIED_S = 1_700_000_000
 COMMIT = CommitId("0123456789abcdef0123456789abcdef01234567")
@@ -128,8 +129,9 @@ class FakeRepoView:
         self.readers.append(reader)
         return reader
 
-    def foresee(self, node: FakeNode) -> None:
+    def on_opened(self, node: FakeNode) -> None:
         """Nothing: it has no shards."""
 
-    def level_of(self, node: FakeNode) -> Level | None:
-        return Level.PROOF if node.content else None
+    def describe(self, node: FakeNode) -> FileDetails:
+        level = Level.PROOF if node.content else None
+        return FileDetails(self.repo, self.commit, node.path, node.is_directory, node.size, level=level)

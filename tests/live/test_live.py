@@ -88,7 +88,7 @@ async def test_any_place_of_a_large_model(engine: Engine, http: httpx.AsyncClien
         )
         assert whole.status_code == 206
         assert content == whole.content
-    level = view.level_of(await find(view, MODEL_FILE))
+    level = view.describe(await find(view, MODEL_FILE)).level
     tally.append(f"three places of {MODEL_FILE}: right, level {level}, {trio.current_time() - started:.1f} s")
 
 
@@ -98,7 +98,7 @@ async def test_a_whole_file_by_its_sha256(engine: Engine, http: httpx.AsyncClien
     entry = min((entry for entry in entries if "lfs" in entry), key=lambda entry: entry["size"])
     content = await read(view, entry["path"], 0, entry["size"])
     assert hashlib.sha256(content).hexdigest() == entry["lfs"]["oid"]
-    level = view.level_of(await find(view, entry["path"]))
+    level = view.describe(await find(view, entry["path"])).level
     tally.append(f"{SMALL}/{entry['path']}: {len(content)} bytes right by SHA-256, level {level}")
 
 

@@ -77,7 +77,7 @@ async def test_it_happens_once_and_only_for_an_index(hub: TestHub, tmp_path: Pat
         monkeypatch.setattr("xetfs.repo.view.fetch_headers", fetch_headers)
         index = await find(view, INDEX)
         for node in (await find(view, "other.bin"), index, index, await find(view, SHARDS[0])):
-            view.foresee(node)
+            view.on_opened(node)
         await wait_all_tasks_blocked()
         assert fetched == [index]
 

@@ -45,7 +45,7 @@ async def read(view: RepoView, path: str, end: int | None = None) -> bytes:
 
 
 async def level(view: RepoView, path: str) -> str:
-    return level_name(view.level_of(await find(view, path)))
+    return level_name(view.describe(await find(view, path)).level)
 
 
 async def wait_for_level(view: RepoView, path: str, wanted: str) -> None:

@@ -128,14 +128,14 @@ class Operations(pyfuse3.Operations):
         if not name.startswith(b"user."):
             # There are no ACLs, labels or capabilities here at all. Told that, ls and others ask once instead of for every file.
             raise FUSEError(errno.EOPNOTSUPP)
-        value = xattr(self._view, self.inodes.node(inode), name_from_kernel(name))
+        value = xattr(self._view.describe(self.inodes.node(inode)), name_from_kernel(name))
         if value is None:
             raise FUSEError(pyfuse3.ENOATTR)
         return value
 
     @guarded
     def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        return [name_to_kernel(name) for name in listed_xattrs(self._view, self.inodes.node(inode))]
+        return [name_to_kernel(name) for name in listed_xattrs(self._view.describe(self.inodes.node(inode)))]
 
     @guarded
     def statfs(self, ctx: RequestContext) -> StatvfsData:
@@ -191,7 +191,7 @@ class Operations(pyfuse3.Operations):
             raise ReadOnly(f"{node.path!r} cannot be written")
         if self.read_ahead is not None:
             self.read_ahead.choose(node.name)
-        self._view.foresee(node)
+        self._view.on_opened(node)
         # What the page cache holds of a file stays right for ever, so opening keeps it.
         return FileInfo(fh=self._files.add((node, self._view.open_file(node))), keep_cache=True)
 

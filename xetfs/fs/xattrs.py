@@ -12,27 +12,25 @@ from typing import TYPE_CHECKING, Final
 from xetfs.reader.filemap import level_name
 
 if TYPE_CHECKING:
-    from xetfs.repo import Node, RepoView
+    from xetfs.repo import FileDetails
 
 VERIFIED: Final = "user.xetfs.verified"
 
 
-def listed_xattrs(view: RepoView, node: Node) -> dict[str, bytes]:
+def listed_xattrs(details: FileDetails) -> dict[str, bytes]:
     """Return the attributes that are listed, by name."""
-    found = {"user.xetfs.repo": str(view.repo), "user.xetfs.commit": view.commit}
-    entry = node.entry
-    if entry is not None:
-        if entry.oid:
-            found["user.xetfs.oid"] = entry.oid
-        if entry.file_id is not None:
-            found["user.xetfs.hash"] = entry.file_id.hex()
-        if entry.sha256 is not None:
-            found["user.xetfs.sha256"] = entry.sha256.hex()
+    found = {"user.xetfs.repo": str(details.repo), "user.xetfs.commit": details.commit}
+    if details.oid:
+        found["user.xetfs.oid"] = details.oid
+    if details.file_id is not None:
+        found["user.xetfs.hash"] = details.file_id.hex()
+    if details.sha256 is not None:
+        found["user.xetfs.sha256"] = details.sha256.hex()
     return {name: value.encode() for name, value in found.items()}
 
 
-def xattr(view: RepoView, node: Node, name: str) -> bytes | None:
+def xattr(details: FileDetails, name: str) -> bytes | None:
     """Return the value of one attribute, or None if there is none of that name."""
-    if name == VERIFIED and not node.is_directory:
-        return level_name(view.level_of(node)).encode()
-    return listed_xattrs(view, node).get(name)
+    if name == VERIFIED and not details.is_directory:
+        return level_name(details.level).encode()
+    return listed_xattrs(details).get(name)

@@ -11,6 +11,6 @@ revisions.py  which commit a revision is, and who may know
 """
 
 from xetfs.repo.engine import Engine, open_engine
-from xetfs.repo.view import Node, RepoView
+from xetfs.repo.view import FileDetails, Node, RepoView
 
-__all__ = ["Engine", "Node", "RepoView", "open_engine"]
+__all__ = ["Engine", "FileDetails", "Node", "RepoView", "open_engine"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, overload
 
@@ -16,6 +17,7 @@ import trio
 
 from xetfs.errors import EntryNotFound, IsADirectory, NotADirectory, NotFound, ProtocolViolation
 from xetfs.protocol.formats.shards import is_shard_index
+from xetfs.protocol.hashes import FileId
 from xetfs.protocol.names import CommitId, RepoId, RepoRef
 from xetfs.protocol.tree import RepoInfo, TreeEntry
 from xetfs.reader.file import FileReader
@@ -91,6 +93,26 @@ class Node:
         return f"Node({self.path!r})"
 
 
+@dataclass(frozen=True, slots=True)
+class FileDetails:
+    """What is known of one file or directory.
+
+    size: in bytes, 0 for a directory. oid: git id, 40 hex digits, or "" if the listing has none. file_id: of files in Xet only.
+    sha256: 32 raw bytes, of LFS and Xet files only. level: lowest verification level of the bytes that this process can serve,
+    or None if it has read nothing.
+    """
+
+    repo: RepoId
+    commit: CommitId
+    path: str
+    is_directory: bool
+    size: int
+    oid: str = ""
+    file_id: FileId | None = None
+    sha256: bytes | None = None
+    level: Level | None = None
+
+
 class Children(Sequence[Node]):
     """The nodes in a listed directory, sorted by name; each is made when it is asked for."""
 
@@ -134,7 +156,7 @@ class RepoView:
         self._level_of = level_of
         self._nursery = nursery
         self._listings: dict[Node, Flight[None]] = {}
-        self._foreseen: set[Node] = set()
+        self._indexes_opened: set[Node] = set()
         self.root = Node("", None, None, 0)
 
     def lookup_nowait(self, directory: Node, name: str) -> Node | None:
@@ -234,14 +256,18 @@ class RepoView:
         reader.open()
         return reader
 
-    def foresee(self, node: Node) -> None:
-        """Take note that a program has opened a file: what it is likely to read next of others begins to come."""
-        if is_shard_index(node.name) and node not in self._foreseen:
-            self._foreseen.add(node)
+    def on_opened(self, node: Node) -> None:
+        """Note that a program has opened a file, and start to fetch what it is likely to read next of other files."""
+        if is_shard_index(node.name) and node not in self._indexes_opened:
+            self._indexes_opened.add(node)
             self._nursery.start_soon(fetch_headers, self, node)
 
-    def level_of(self, node: Node) -> Level | None:
-        """Lowest verification level of what this process knows of a file, or None if that is nothing. Raises IsADirectory."""
-        if node.entry is None or node.is_directory:
-            raise IsADirectory(f"{self.ref}: {node.path!r} is a directory")
-        return self._level_of(node.entry)
+    def describe(self, node: Node) -> FileDetails:
+        """Return what the listing says of a node, and how far its content has been verified."""
+        entry = node.entry
+        if entry is None:
+            return FileDetails(self.repo, self.commit, node.path, True, 0)
+        level = None if node.is_directory else self._level_of(entry)
+        return FileDetails(
+            self.repo, self.commit, entry.path, node.is_directory, node.size, entry.oid, entry.file_id, entry.sha256, level
+        )
