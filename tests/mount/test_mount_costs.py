@@ -81,7 +81,6 @@ def test_the_first_4_kib_of_a_large_file(
     assert hub.requests() == []
 
 
-@pytest.mark.production
 def test_a_whole_file_is_fetched_once(hub: HubProcess, mount_repo: MountRepo, everything: Everything) -> None:
     """In any order and block size; what is incompressible costs its size and little more."""
     path = mount_repo(hub.endpoint).path / "weights/noise.bin"
