@@ -50,7 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise MountpointUnusable(f"nothing is mounted at {path}", hint="'findmnt -t fuse.xetfs' lists the mounts")
     if mount.fs_type != outside.FS_TYPE:
         raise MountpointUnusable(f"{path} is a mount of another kind ({mount.fs_type})", hint=f"use 'umount {path}'")
-    os.chdir("/")  # a working directory in the mount would keep it busy
     record = MountRecord.read(record_file(path, os.environ))
     if record is not None and not arguments.lazy:
         others = outside.others_of(path, mount.device)
