@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from flat_settings import flat_settings
 
 from xetfs.credentials import FixedToken
 from xetfs.net.client import HttpClient, open_http_client
-from xetfs.settings import Secret, Settings
+from xetfs.secret import Secret
 from xetfs.telemetry import Counters
 
 CANARY = "hf_CANARYcanaryCANARYcanary"
@@ -129,7 +130,7 @@ async def client_of(endpoint: str, *, token: Secret | None = None, **choices: ob
     if token is not None:
         choices["credentials"] = FixedToken(token)
     defaults: dict[str, object] = {"cache_dir": Path("/nonexistent"), "connections_max": 8, "stall_timeout_s": 5.0}
-    settings = Settings(endpoint=endpoint, **{**defaults, **choices})  # type: ignore[arg-type]
+    settings = flat_settings(endpoint=endpoint, **{**defaults, **choices})  # type: ignore[arg-type]
     async with open_http_client(settings, Counters()) as client:
         yield client
 

@@ -13,7 +13,7 @@ from loopback import CANARY, Asked, answer, client_of, serving
 
 from xetfs.credentials import LOOK_INTERVAL_S, LOOK_TIMEOUT_S, FixedToken, TokenFile, open_token_file
 from xetfs.net.origins import Bearer, Origin
-from xetfs.settings import Secret
+from xetfs.secret import Secret
 
 OLD, NEW = f"{CANARY}old", f"{CANARY}new"
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from xetfs.errors import InvalidArgument
-from xetfs.settings import Secret
+from xetfs.secret import Secret
 
 if TYPE_CHECKING:
     import trio

@@ -1,155 +1,147 @@
-"""Every limit and choice of a running xetfs, in one frozen value.
+"""Every limit and choice of a running engine and its mount, in one frozen value, nested by room.
 
-The command line builds it (cli/config.py) from arguments and environment; nothing else reads either. A limit is here so that it
-can be seen and changed in one place; its comment says why that number.
+The command line builds it (cli/config.py) from arguments and environment; nothing else reads either. Each limit gives the reason
+for its number. Limits of the network and of readahead are derived for a link of 250 MB/s and 40 ms (docs/performance.md).
+Sizes are in bytes and times in seconds, unless the name says otherwise.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from xetfs.secret import Secret
+from xetfs.units import GIB, KIB, MIB
 
 if TYPE_CHECKING:
     from xetfs.credentials import Credentials
 
-KIB = 1024
-MIB = 1024 * KIB
-GIB = 1024 * MIB
-
 PROXY_SCHEMES = ("http", "socks5", "socks5h")
-"""How a proxy may be spoken to."""
-
-
-class Secret:
-    """A token that does not show itself in a repr, a log line or a traceback."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret(…)"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self._value == other._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
+"""Protocols that a proxy may be spoken to with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What one engine may use and how it behaves. Sizes in bytes, times in seconds."""
+class NetSettings:
+    """Connections, proxies, trust and timeouts."""
 
-    # The Hub
-    endpoint: str = "https://huggingface.co"
-    """Scheme, host and port of the Hub, without a trailing slash."""
-    credentials: Credentials | None = None
-    """Where the Hub's token comes from, or None for anonymous access."""
-    offline: bool = False
-    """Make no request at all; what is not in the store fails with Offline."""
-    xet: bool = True
-    """Read files in Xet through the CAS. Otherwise they are read as LFS files are, through the Hub's resolve route."""
-
-    # The store
-    cache_dir: Path | None
-    """Where the chunk store lives; created 0700, refused when somebody else could write to it. None to keep nothing on disk."""
-    cache_trusted: bool = False
-    """Use the directory whoever else may write there: whoever does decides what readers get."""
-    cache_in_memory_bytes: int = 64 * MIB
-    """Budget of a store in memory, beside `memory_bytes_max`: what a mount without a disk can afford within 350 MiB."""
-    cache_bytes_max: int = 20 * GIB
-    """Budget of the store on disk."""
-    cache_free_share: float = 0.05
-    """Share of the disk that is always left free: a full disk hurts other programs before it hurts us."""
-    store_handles_max: int = 256
-    """Block files kept open; well below the usual soft limit of 1024 descriptors."""
-
-    store_patience_s: float = 5.0
-    """Longest wait for the disk of the store, in one call, before it counts as hanging and is left alone: longer than a disk
-    takes that is only busy, and short enough that a read has time left for the network before its deadline."""
-
-    # Memory
-    memory_bytes_max: int = 112 * MIB
-    """Bytes on the wire and decoded, held by all readers together. With the interpreter and its libraries the
-    process then stays under 350 MiB."""
-
-    # Reading ahead
-    window_bytes_min: int = 256 * KIB
-    """First window of a reader: about what a range proof covers at the least."""
-    window_bytes_max: int = 32 * MIB
-    """Largest window: what is planned and proven at once. Half as long, a server is asked twice as often; twice as long, there
-    is no memory for the next one while it is read."""
-    ahead_bytes_max: int = 96 * MIB
-    """How far ahead of a sequential reader to load: what a 250 MB/s link carries in the 0.4 s that a window takes on one of
-    its connections. The memory limit may allow less."""
-    verify: Literal["auto", "proof", "off"] = "auto"
-    """auto: prove a part where the server offers proofs, and a file when it is known whole where it does not. proof: give out no
-    byte that is not proven. off: lengths only."""
-    proof_timeout_s: float = 2.0
-    """Longest that a read waits for a range proof when it may go on without (verify "auto"). Proofs usually come in one round
-    trip, beside the reconstruction."""
-    whole_checks: bool = True
-    """Check files that have become known whole in the background; not wanted where somebody else checks them."""
-
-    # The network
     connections_max: int = 32
-    """Connections to one origin. At 40 ms and 25 MB/s each, a 250 MB/s link needs about 14."""
+    """Maximum number of connections to one origin: twice what the link needs at 25 MB/s a connection."""
     http_proxy: Secret | None = None
     https_proxy: Secret | None = None
-    """Proxies for http and https origins but those of `no_proxy`: `http://` or `socks5://`, then `[user:password@]host:port`.
-    Secrets, as they may hold a password."""
+    """Proxies for http and https origins not in `no_proxy`: `http://` or `socks5://`, then `[user:password@]host:port`.
+    Secret, as they may hold a password."""
     no_proxy: tuple[str, ...] = ()
-    """Hosts that are asked without a proxy, in the forms of that variable (net/proxies.py). Loopback hosts always are."""
+    """Hosts to connect to directly, in the forms of that variable (net/proxies.py). Loopback hosts always are."""
     ca_paths: tuple[Path, ...] = ()
-    """Files (PEM) and directories with the certificates to trust, in place of certifi's and the system's (net/trust.py)."""
+    """PEM files and directories of the certificates to trust, in place of certifi's and the system's (net/trust.py)."""
     allow_private_hosts: bool = False
     """Follow a public Hub to hosts at private addresses, as company networks and some VPNs need. Any server on the way can then
     have requests sent into the user's network, though no token to it (net/origins.py)."""
     multirange: bool = False
-    """Ask for all ranges that one signed URL allows in one request, where a server has shown that it answers that. Off, as in the
-    reference client hf_xet (HF_XET_CLIENT_ENABLE_MULTIRANGE_FETCHING): storage behind the CAS may refuse several ranges with
-    a 403, serve them slowly or send the whole object; ranges side by side work everywhere and take no more round trips."""
+    """Request all ranges of one signed URL at once, from servers known to support it. Off, as in the reference client
+    (HF_XET_CLIENT_ENABLE_MULTIRANGE_FETCHING): storage behind the CAS may refuse several ranges with a 403, serve them slowly,
+    or send the whole object. Single ranges side by side work everywhere and take no more round trips."""
     connect_timeout_s: float = 5.0
-    """By then the first packet has been sent three times."""
+    """Timeout of a connection attempt: long enough for three SYNs (0, 1 and 3 s)."""
     outage_patience_s: float = 0.06
-    """How long a server that refuses, or to which there is no way, is tried before requests to it fail without being tried
-    (net/reach.py): a program is to know within 100 ms that the network is gone. If it is longer, a server may be started anew
-    meanwhile."""
+    """How long to retry an unreachable server before requests to it fail fast (net/reach.py): programs should learn within
+    100 ms that the network is down. A longer value lets a server restart meanwhile."""
     stall_timeout_s: float = 25.0
-    """Longest silence within an answer before the attempt is given up and made anew on another connection: what leaves time for
-    another one within an operation. Once it is known how long answers of a server usually take, a shorter one will do
-    (net/pace.py)."""
+    """Maximum silence within an answer before a new attempt on another connection: leaves time for that within an operation.
+    Shorter once the usual latency of the server is known (net/pace.py)."""
     stall_timeout_first_s: float = 15.0
     """The same for a first attempt while nothing is known of the server. A cold answer may take many seconds (the reference
     client waits for five minutes), and giving it up makes a slow server slower."""
     stall_timeout_min_s: float = 2.0
-    """No shorter silence of data is called a stall, however fast a server usually is."""
+    """Shortest silence of data that counts as a stall, however fast the server usually is."""
     answer_timeout_min_s: float = 5.0
-    """The same for answers with metadata, which differ more: a listing takes longer than a token, the plan of a large file longer
+    """The same for metadata, whose latency varies more: a listing takes longer than a token, and the plan of a large file longer
     than that of a small one."""
     attempts_max: int = 5
-    """Attempts at one request before its error is told; the operation's deadline may end it sooner."""
-    operation_deadline_s: float = 30.0
-    """Every filesystem operation ends within this time: a blocked one cannot be killed. math.inf for a front without a kernel
-    behind it, whose caller bounds or ends a wait; attempts keep their own limits."""
+    """Maximum attempts at one request. The deadline of the operation may end it sooner."""
 
-    # The mount
-    read_ahead_kb: int = 1024
-    """The kernel's read-ahead on the mount, where we may set it. At 1 MiB it asks for 1 MiB at a time, which is 2.6 times faster
-    than its default of 128 KiB and no slower than 4 MiB."""
-    read_ahead_units_kb: int = 512
-    """The same for files that consist of units, such as tensors, which are mostly mapped into memory: a page that is touched then
-    brings half of it on both sides, and the header of a model should not bring 1 MiB."""
-    mount_tasks_max: int = 1024
-    """Requests of the kernel that are answered at the same time. Every one more waits, a `stat` of a cached name included, so
-    there should be more than programs that wait for the network."""
 
-    # Threads
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """The cache on disk, or in memory."""
+
+    cache_dir: Path | None
+    """Directory of the chunk store; created 0700, refused when other users could write to it. None to keep nothing on disk."""
+    cache_trusted: bool = False
+    """Use the directory even if others may write to it: whoever can decides what readers get."""
+    cache_bytes_max: int = 20 * GIB
+    """Budget of the store on disk."""
+    cache_free_share: float = 0.05
+    """Share of the disk that always stays free: a full disk hurts other programs before it hurts this one."""
+    cache_in_memory_bytes: int = 64 * MIB
+    """Budget of a store in memory, beside `memory_bytes_max`: what fits into 350 MiB without a disk."""
+    handles_max: int = 256
+    """Maximum number of open block files; well below the usual soft limit of 1024 descriptors."""
+    disk_timeout_s: float = 5.0
+    """Timeout of one call to the disk, after which it counts as hanging and is bypassed: longer than a busy disk takes, and short
+    enough that a read has time left for the network."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderSettings:
+    """Memory, readahead and verification."""
+
+    memory_bytes_max: int = 112 * MIB
+    """Maximum bytes in flight and decoded, for all readers together. With the interpreter and its libraries, the process stays
+    under 350 MiB."""
+    window_bytes_min: int = 256 * KIB
+    """First window of a reader: about the least that a range proof covers."""
+    window_bytes_max: int = 32 * MIB
+    """Largest window: what is planned and proven at once. Half of it would double the requests to the CAS; twice of it would
+    leave no memory for the next one while it is read."""
+    ahead_bytes_max: int = 96 * MIB
+    """Maximum readahead of a sequential reader: what the link brings in the 0.4 s that a window takes on one connection.
+    `memory_bytes_max` may allow less."""
+    verify: Literal["auto", "proof", "off"] = "auto"
+    """auto: verify parts by range proofs where the server supports them, otherwise files once they are known whole. proof: serve
+    no unproven byte. off: check lengths only."""
+    proof_timeout_s: float = 2.0
+    """Maximum wait for a range proof when a read may go on without (verify "auto"). Proofs usually take one round trip, in
+    parallel with the reconstruction."""
+    whole_checks: bool = True
+    """Verify files that have become known whole, in the background. Off where the caller verifies them."""
     worker_threads: int = 2
-    """Threads that decode and hash; more than the cores there are only compete for the interpreter."""
+    """Threads that decode and hash. More than there are cores would only compete for the interpreter's lock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountSettings:
+    """What the kernel is told about a mount."""
+
+    read_ahead_kb: int = 1024
+    """Kernel readahead of the mount, where we may set it. Reads of 1 MiB are 2.6 times as fast as with the default of 128 KiB;
+    4 MiB is no faster."""
+    read_ahead_units_kb: int = 512
+    """The same for files made of units, such as tensors, which are mostly memory-mapped: a page fault then loads half of it on
+    both sides, and the header of a model should not load 1 MiB."""
+    tasks_max: int = 1024
+    """Maximum number of kernel requests handled at a time. Others wait, even a `stat` of a cached name, so there should be more
+    than programs that wait for the network."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one engine may use and how it behaves."""
+
+    endpoint: str = "https://huggingface.co"
+    """URL of the Hub, without a trailing slash."""
+    credentials: Credentials | None = None
+    """Source of the Hub's token, or None for anonymous access."""
+    offline: bool = False
+    """Make no request at all; reads of what is not in the store fail with Offline."""
+    xet: bool = True
+    """Read files in Xet through the CAS. Otherwise they are read like LFS files, through the Hub's resolve route."""
+    operation_deadline_s: float = 30.0
+    """Deadline of every filesystem operation: a blocked one cannot be killed. math.inf for a front without a kernel behind it,
+    whose caller bounds or ends a wait; attempts keep their own timeouts."""
+
+    store: StoreSettings
+    net: NetSettings = field(default_factory=NetSettings)
+    reader: ReaderSettings = field(default_factory=ReaderSettings)
+    mount: MountSettings = field(default_factory=MountSettings)

@@ -11,16 +11,18 @@ from pathlib import Path
 
 import trio
 
+from xetfs import settings as limits
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.repo import open_engine
-from xetfs.settings import Settings
 
 
 async def read(endpoint: str, repo: str, name: str, cache_dir: Path, length: int, block: int) -> int:
     """The bytes given."""
     given = 0
-    async with open_engine(Settings(endpoint=endpoint, cache_dir=cache_dir, operation_deadline_s=600)) as engine:
+    nested = hasattr(limits, "StoreSettings")  # versions up to 0.8 have no sections
+    store = {"store": limits.StoreSettings(cache_dir=cache_dir)} if nested else {"cache_dir": cache_dir}
+    async with open_engine(limits.Settings(endpoint=endpoint, operation_deadline_s=600, **store)) as engine:
         view = await engine.open_repo(RepoRef.parse(repo))
         reader = view.open_file(await view.lookup(view.root, name))
         for start in range(0, length, block):

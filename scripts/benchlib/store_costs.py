@@ -22,7 +22,7 @@ from typing import TypeVar
 from xetfs.protocol.hashes import MerkleHash, XorbHash, chunk_hash
 from xetfs.protocol.ranges import ChunkRange
 from xetfs.protocol.xorb import XorbBlock
-from xetfs.settings import Settings
+from xetfs.settings import StoreSettings
 from xetfs.store.disk import DiskStore
 from xetfs.store.index import DATABASE, block_key
 from xetfs.telemetry import STORE_EVICTED, Counters
@@ -39,8 +39,8 @@ IDLE_CPU_S = 0.002
 MAKE_BYTES_MAX = 2**50
 
 
-def settings(directory: Path, bytes_max: int) -> Settings:
-    return Settings(cache_dir=directory, cache_bytes_max=bytes_max, cache_free_share=0.0)
+def settings(directory: Path, bytes_max: int) -> StoreSettings:
+    return StoreSettings(cache_dir=directory, cache_bytes_max=bytes_max, cache_free_share=0.0)
 
 
 def xorbs(seed: int, count: int) -> list[XorbHash]:

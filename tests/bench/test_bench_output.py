@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from operator import attrgetter
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,10 +19,11 @@ from benchlib.picture import MISSED, PALE, REACHED, bars
 from benchlib.report import as_json, curve_markdown, curve_table, markdown, ratios_first, table, with_block
 from benchlib.scenarios import all_scenarios
 from benchlib.stacks import flame_graph, parse_stacks, top_self, top_total
+from flat_settings import flat_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xetfs.settings import MIB, Settings
+from xetfs.units import MIB
 
 TITLES = {"cold": "Cold <read> & more", "idle": "Idle"}
 FIGURES = [
@@ -240,8 +242,8 @@ def test_the_documents_have_places_for_pictures_figures_and_curves() -> None:
 
 def test_the_documents_tell_the_defaults_of_settings() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "performance.md").read_text()
-    told = re.findall(r"^\| `(\w+)` \| (\d+)( MiB)? \|", page, re.MULTILINE)
-    settings = Settings(cache_dir=Path("/cache"))
-    assert "window_bytes_max" in {name for name, _, _ in told}
+    told = re.findall(r"^\| `([\w.]+)` \| (\d+)( MiB)? \|", page, re.MULTILINE)
+    settings = flat_settings()
+    assert "reader.window_bytes_max" in {name for name, _, _ in told}
     for name, count, unit in told:
-        assert getattr(settings, name) == int(count) * (MIB if unit else 1), name
+        assert attrgetter(name)(settings) == int(count) * (MIB if unit else 1), name

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from benchlib import scale_data, scenarios_cache
 from benchlib.scale_data import prepare_scale
+from flat_settings import flat_settings
 
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.repo import open_engine
 from xetfs.repo.view import Node, RepoView
-from xetfs.settings import Settings
+from xetfs.settings import StoreSettings
 from xetfs.store.disk import DiskStore
 from xetfs.telemetry import Counters
 from xetfs.testhub import open_test_hub
@@ -59,7 +60,7 @@ async def test_its_files_are_mounted_and_proven_like_any_other(small: None, tmp_
     prepare(tmp_path)
     async with (
         open_test_hub(tmp_path / "hub") as hub,
-        open_engine(Settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache", verify="proof")) as engine,
+        open_engine(flat_settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache", verify="proof")) as engine,
     ):
         view = await engine.open_repo(RepoRef.parse(scale_data.size_repo(3)))
         (large,) = await view.children(view.root)
@@ -104,7 +105,7 @@ def test_a_store_of_many_blocks_holds_them_and_its_costs_are_told(tmp_path: Path
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     run("make", 2500)
-    store = DiskStore(Settings(cache_dir=directory), Counters())
+    store = DiskStore(StoreSettings(cache_dir=directory), Counters())
     statistics = store.statistics()
     strays = store.sweep(age_s=0)
     store.close()

@@ -22,7 +22,7 @@ from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.reconstruction import Reconstruction
 from xetfs.protocol.tree import TreeEntry, XetToken
 from xetfs.protocol.xorb import Scheme, XorbBlock, decode_block
-from xetfs.settings import Secret
+from xetfs.secret import Secret
 from xetfs.telemetry import HUB_TOKEN_REFRESHES, NET_RETRIES
 from xetfs.testhub import Fault, Run, TestHub, open_test_hub, rate_limited
 

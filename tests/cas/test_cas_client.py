@@ -29,7 +29,7 @@ from xetfs.protocol.hashes import FileId, MerkleHash
 from xetfs.protocol.proof import build_range_proof
 from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.tree import XetToken
-from xetfs.settings import Secret
+from xetfs.secret import Secret
 from xetfs.telemetry import CAS_RECONSTRUCTIONS
 
 FILE = FileId(MerkleHash.from_raw(bytes(range(32))))

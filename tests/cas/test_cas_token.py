@@ -13,7 +13,7 @@ from loopback import CANARY
 from xetfs.cas.token import EXPIRY_MARGIN_S, LIFE_UNKNOWN_S, USE_MIN_S, TokenSource, usable_s
 from xetfs.errors import AuthRequired, Unavailable
 from xetfs.protocol.tree import XetToken
-from xetfs.settings import Secret
+from xetfs.secret import Secret
 
 
 class Hub:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import trio
+from flat_settings import flat_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,8 +37,8 @@ def token_of(found: Settings) -> str | None:
 
 def test_without_anything(home: dict[str, str], tmp_path: Path) -> None:
     found = settings(home)
-    assert found == Settings(cache_dir=tmp_path / "xetfs")
-    assert (found.endpoint, found.credentials, found.offline, found.cache_bytes_max) == (
+    assert found == flat_settings(cache_dir=tmp_path / "xetfs")
+    assert (found.endpoint, found.credentials, found.offline, found.store.cache_bytes_max) == (
         "https://huggingface.co",
         None,
         False,
@@ -47,10 +48,10 @@ def test_without_anything(home: dict[str, str], tmp_path: Path) -> None:
 
 def test_the_cache_lies_in_the_home_directory_unless_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert settings({}).cache_dir == tmp_path / ".cache/xetfs"
-    assert settings({"XDG_CACHE_HOME": "relative/is/ignored"}).cache_dir == tmp_path / ".cache/xetfs"
+    assert settings({}).store.cache_dir == tmp_path / ".cache/xetfs"
+    assert settings({"XDG_CACHE_HOME": "relative/is/ignored"}).store.cache_dir == tmp_path / ".cache/xetfs"
     monkeypatch.chdir(tmp_path)
-    assert settings({}, cache_dir=Path("here")).cache_dir == tmp_path / "here"
+    assert settings({}, cache_dir=Path("here")).store.cache_dir == tmp_path / "here"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_any_text_is_a_size_or_refused(text: str) -> None:
 
 
 def test_a_cache_that_would_only_turn_over(home: dict[str, str]) -> None:
-    assert settings(home, cache_size="64M").cache_bytes_max == 64 << 20
+    assert settings(home, cache_size="64M").store.cache_bytes_max == 64 << 20
     with pytest.raises(InvalidArgument, match="too small; at least 64M"):
         settings(home, cache_size="63M")
 
@@ -146,8 +147,8 @@ def test_offline_by_argument_only_when_said(home: dict[str, str]) -> None:
 
 
 def test_several_ranges_in_one_request_are_a_choice(home: dict[str, str]) -> None:
-    assert not settings(home).multirange
-    assert settings({**home, "HF_XET_CLIENT_ENABLE_MULTIRANGE_FETCHING": "true"}).multirange
+    assert not settings(home).net.multirange
+    assert settings({**home, "HF_XET_CLIENT_ENABLE_MULTIRANGE_FETCHING": "true"}).net.multirange
 
 
 # Tokens, in the order in which they count
@@ -219,7 +220,7 @@ def test_settings_do_not_show_the_token(home: dict[str, str]) -> None:
 
 def proxies(env: Mapping[str, str]) -> tuple[str | None, str | None]:
     found = settings(env)
-    http, https = (proxy.reveal() if proxy is not None else None for proxy in (found.http_proxy, found.https_proxy))
+    http, https = (proxy.reveal() if proxy is not None else None for proxy in (found.net.http_proxy, found.net.https_proxy))
     return http, https
 
 
@@ -227,8 +228,8 @@ def test_a_proxy_is_that_of_the_scheme(home: dict[str, str]) -> None:
     env = {**home, "HTTPS_PROXY": "http://user:pw@proxy:3128", "http_proxy": "other:80", "NO_PROXY": "a.example, .b.example,"}
     assert proxies(env) == (None, "http://user:pw@proxy:3128")  # nothing is asked by http for a Hub on https
     assert proxies({**env, "HF_ENDPOINT": "http://hub"}) == ("http://other:80", "http://user:pw@proxy:3128")
-    assert settings(env).no_proxy == ("a.example", ".b.example")
-    assert settings({**home, "no_proxy": "a b,c"}).no_proxy == ("a", "b", "c")
+    assert settings(env).net.no_proxy == ("a.example", ".b.example")
+    assert settings({**home, "no_proxy": "a b,c"}).net.no_proxy == ("a", "b", "c")
 
 
 def test_all_proxy_counts_last_and_capital_http_proxy_never(home: dict[str, str]) -> None:
@@ -259,7 +260,7 @@ def test_certificates(home: dict[str, str], tmp_path: Path) -> None:
     folder.mkdir()
 
     def trusted(**env: object) -> tuple[Path, ...]:
-        return settings({**home, **{name: str(value) for name, value in env.items()}}).ca_paths
+        return settings({**home, **{name: str(value) for name, value in env.items()}}).net.ca_paths
 
     assert trusted() == ()
     assert trusted(SSL_CERT_FILE=file) == (file,)
@@ -273,10 +274,10 @@ def test_certificates(home: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_private_hosts_are_allowed_by_argument_or_variable(home: dict[str, str]) -> None:
-    assert not settings(home).allow_private_hosts
-    assert settings(home, allow_private_hosts=True).allow_private_hosts
-    assert settings({**home, "XETFS_ALLOW_PRIVATE_HOSTS": "1"}).allow_private_hosts
-    assert not settings({**home, "XETFS_ALLOW_PRIVATE_HOSTS": "0"}).allow_private_hosts
+    assert not settings(home).net.allow_private_hosts
+    assert settings(home, allow_private_hosts=True).net.allow_private_hosts
+    assert settings({**home, "XETFS_ALLOW_PRIVATE_HOSTS": "1"}).net.allow_private_hosts
+    assert not settings({**home, "XETFS_ALLOW_PRIVATE_HOSTS": "0"}).net.allow_private_hosts
 
 
 @pytest.mark.root
@@ -291,15 +292,15 @@ def test_root_with_the_environment_of_a_user_has_its_own_cache(tmp_path: Path, m
     monkeypatch.setattr(pwd, "getpwuid", lambda uid: SimpleNamespace(pw_dir=str(own)))
     monkeypatch.setenv("HOME", str(theirs))
     for env in ({}, {"XDG_CACHE_HOME": str(theirs / ".cache")}, {"XDG_CACHE_HOME": str(theirs / "absent/cache")}):
-        assert settings_from(Choices(), env).cache_dir == own / ".cache/xetfs"
-    assert settings_from(Choices(cache_dir=theirs / "here"), {}).cache_dir == theirs / "here"
+        assert settings_from(Choices(), env).store.cache_dir == own / ".cache/xetfs"
+    assert settings_from(Choices(cache_dir=theirs / "here"), {}).store.cache_dir == theirs / "here"
     assert token_of(settings_from(Choices(), {})) == "hf_theirs"
     monkeypatch.setenv("HOME", str(own))
-    assert settings_from(Choices(), {}).cache_dir == own / ".cache/xetfs"
+    assert settings_from(Choices(), {}).store.cache_dir == own / ".cache/xetfs"
 
 
 def test_without_a_cache_there_is_no_directory(home: dict[str, str], tmp_path: Path) -> None:
-    assert settings(home, cache=False).cache_dir is None
+    assert settings(home, cache=False).store.cache_dir is None
     refused: list[dict[str, object]] = [
         {"cache_dir": tmp_path}, {"cache_size": "1G"}, {"trust_cache_dir": True}, {"offline": True}
     ]  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from command import TOKEN, Command
+from flat_settings import flat_settings
 
 import xetfs
 from xetfs.cli.exits import Exit
@@ -18,7 +19,7 @@ from xetfs.cli.main import main
 from xetfs.cli.mount import check_allow_other
 from xetfs.credentials import FixedToken
 from xetfs.errors import MachineUnfit
-from xetfs.settings import Secret, Settings
+from xetfs.secret import Secret
 from xetfs.testhub import profiles
 
 HEAVY = {
@@ -119,7 +120,7 @@ def test_a_bad_variable_is_wrong_usage(capsys: pytest.CaptureFixture[str], monke
 def test_others_may_be_let_in_by_root_and_where_the_machine_allows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     conf = tmp_path / "fuse.conf"
     monkeypatch.setattr("xetfs.cli.mount.FUSE_CONF", conf)
-    settings = Settings(cache_dir=tmp_path)
+    settings = flat_settings(cache_dir=tmp_path)
     monkeypatch.setattr("os.geteuid", lambda: 0)
     check_allow_other(settings)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
@@ -136,9 +137,9 @@ def test_lending_a_token_to_others_is_warned_of(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    check_allow_other(Settings(cache_dir=tmp_path))
+    check_allow_other(flat_settings(cache_dir=tmp_path))
     assert capsys.readouterr().err == ""
-    check_allow_other(Settings(cache_dir=tmp_path, credentials=FixedToken(Secret(TOKEN))))
+    check_allow_other(flat_settings(cache_dir=tmp_path, credentials=FixedToken(Secret(TOKEN))))
     warning = capsys.readouterr().err
     assert warning.startswith("xetfs: warning: --allow-other lets every user")
     assert TOKEN not in warning

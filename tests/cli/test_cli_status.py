@@ -42,8 +42,8 @@ def test_nothing_heavy_is_loaded_to_answer_a_user(arguments: list[str], tmp_path
 
 def test_verify_is_chosen_among_three(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     env = {"XDG_CACHE_HOME": str(tmp_path)}
-    assert settings_from(Choices(), env).verify == "auto"
-    assert settings_from(Choices(verify="proof"), env).verify == "proof"
+    assert settings_from(Choices(), env).reader.verify == "auto"
+    assert settings_from(Choices(verify="proof"), env).reader.verify == "proof"
     assert main(["mount", "a/b", "/mnt", "--verify", "all"]) == Exit.USAGE
     assert "--verify" in capsys.readouterr().err
     assert main(["mount", "--help"]) == 0

@@ -15,7 +15,7 @@ from small_user import TOKEN, RunXetfs, status
 
 from xetfs.cli.exits import Exit
 from xetfs.control.client import ask
-from xetfs.settings import MIB
+from xetfs.units import MIB
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from flat_settings import flat_settings
 from stage import block_files
 
 from xetfs.errors import CorruptData, Offline, ProtocolViolation, Unavailable
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.repo import RepoView, open_engine
-from xetfs.settings import Settings
 from xetfs.telemetry import STORE_CORRUPT, Counters
 from xetfs.testhub import Fault, TestHub, open_test_hub
 
@@ -50,7 +50,7 @@ async def served(directory: Path) -> AsyncIterator[tuple[TestHub, Files]]:
 
 @asynccontextmanager
 async def opened(hub: TestHub, cache: Path) -> AsyncIterator[tuple[RepoView, Counters]]:
-    settings = Settings(endpoint=hub.endpoint, cache_dir=cache, attempts_max=2)
+    settings = flat_settings(endpoint=hub.endpoint, cache_dir=cache, attempts_max=2)
     async with open_engine(settings) as engine:
         yield await engine.open_repo(REF), engine.counters
 

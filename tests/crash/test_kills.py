@@ -17,7 +17,7 @@ from mount_user import run_xetfs
 from stage import REPO, Stage, Staged, block_files
 
 from xetfs.fs import mountpoint as outside
-from xetfs.settings import Settings
+from xetfs.settings import StoreSettings
 from xetfs.store.disk import DiskStore
 from xetfs.telemetry import Counters
 
@@ -90,7 +90,7 @@ def test_kills_at_random_moments_cost_time_and_nothing_else(stage_of: Staged) ->
 
 def check_no_strays(cache: Path) -> None:
     """What a kill left between a block's file and its row is found by a sweep; nothing else is in the directory."""
-    store = DiskStore(Settings(cache_dir=cache), Counters())
+    store = DiskStore(StoreSettings(cache_dir=cache), Counters())
     try:
         store.sweep(age_s=-1.0)
         assert store.sweep(age_s=-1.0) == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import trio
+from flat_settings import flat_settings
 from pyfuse3 import FUSEError
 
 from xetfs.credentials import FixedToken
@@ -23,8 +24,10 @@ from xetfs.fs.operations import Operations
 from xetfs.protocol.names import RepoId, RepoRef
 from xetfs.protocol.xorb import Scheme
 from xetfs.repo import Engine, RepoView, open_engine
-from xetfs.settings import MIB, Secret, Settings
+from xetfs.secret import Secret
+from xetfs.settings import Settings
 from xetfs.testhub import Fault, HubOptions, RequestRecord, TestHub, open_test_hub
+from xetfs.units import MIB
 
 REPO: Final = "local/faulty"
 OTHER: Final = "local/other"
@@ -133,7 +136,7 @@ class Bench:
             "proof_timeout_s": PROOF_S,
             "operation_deadline_s": DEADLINE_S,
         }
-        return Settings(**{**usual, **choices})
+        return flat_settings(**{**usual, **choices})
 
     def asked(self, place: Place) -> list[RequestRecord]:
         """The requests of a place since the log was reset."""

@@ -33,7 +33,7 @@ from xetfs.protocol.reconstruction import SignedUrl
 from xetfs.protocol.tree import XetToken
 from xetfs.protocol.xorb import XorbHash, decode_block
 from xetfs.repo.listing import Lister
-from xetfs.settings import Secret
+from xetfs.secret import Secret
 
 MIB = 1024 * 1024
 REPO = RepoId("model", "o/r")

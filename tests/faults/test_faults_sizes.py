@@ -12,8 +12,8 @@ from pyfuse3 import FUSEError
 
 from xetfs.protocol.names import RepoId, RepoRef
 from xetfs.repo import open_engine
-from xetfs.settings import MIB
 from xetfs.testhub import Fault
+from xetfs.units import MIB
 
 SIZES = [2**46, 2**52, 100]
 NAMES = ["f.bin", "old.bin", "plain.txt"]

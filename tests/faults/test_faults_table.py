@@ -10,9 +10,8 @@ import pytest
 from fault_bench import ATTEMPTS, CONNECT_S, DEADLINE_S, OUTAGE_S, PLACES, PROOF_S, STALL_S, TOKEN, open_bench
 from fault_kinds import KINDS
 from fault_row import GRACE_S, OUT_OF_REACH, TABLE, Row, carry_out, read_table
+from flat_settings import flat_settings
 from loopback import Names
-
-from xetfs.settings import Settings
 
 ROWS = read_table()
 SECRET = re.compile(rf"{TOKEN}|xet_[A-Za-z0-9]{{12,}}|Signature=|sig=|user:secret")
@@ -43,10 +42,10 @@ def _check_log(caplog: pytest.LogCaptureFixture, row: Row) -> None:
 
 
 def test_the_table_says_which_settings_it_is_about() -> None:
-    usual = Settings(cache_dir=Path("/"))
-    stalls = (usual.stall_timeout_first_s, usual.stall_timeout_s)
-    limits = (usual.connect_timeout_s, usual.proof_timeout_s, usual.outage_patience_s, usual.operation_deadline_s)
-    assert (usual.attempts_max, *stalls, *limits) == (5, 15, 25, 5, 2, 0.06, 30)
+    usual = flat_settings()
+    stalls = (usual.net.stall_timeout_first_s, usual.net.stall_timeout_s)
+    limits = (usual.net.connect_timeout_s, usual.reader.proof_timeout_s, usual.net.outage_patience_s, usual.operation_deadline_s)
+    assert (usual.net.attempts_max, *stalls, *limits) == (5, 15, 25, 5, 2, 0.06, 30)
     text = " ".join(TABLE.read_text().split())
     assert f"{ATTEMPTS} attempts, a stall of {STALL_S / 2:g} s in the first and of {STALL_S:g} s at most" in text
     assert f"a connection within {CONNECT_S:g} s" in text

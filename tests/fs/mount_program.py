@@ -22,7 +22,7 @@ from fake_view import FakeRepoView
 
 from xetfs.errors import XetfsError
 from xetfs.fs.mount import serve_mount
-from xetfs.settings import Settings
+from xetfs.settings import Settings, StoreSettings
 from xetfs.telemetry import Counters
 
 FILES = {"config.json": b"{}", "empty": b"", "deep/er/data.bin": bytes(range(256)) * 4096, "näme ☃": b"snow"}
@@ -30,7 +30,7 @@ FILES = {"config.json": b"{}", "empty": b"", "deep/er/data.bin": bytes(range(256
 
 async def main(mountpoint: Path, mode: str) -> None:
     view = FakeRepoView({f"{index:06}": b"x" for index in range(20_000)} if mode == "large" else FILES)
-    settings = Settings(cache_dir=Path("/nowhere"), operation_deadline_s=2)
+    settings = Settings(store=StoreSettings(cache_dir=Path("/nowhere")), operation_deadline_s=2)
     crash = trio.Event()
 
     def ready(device: str) -> None:

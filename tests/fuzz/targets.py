@@ -50,7 +50,7 @@ from xetfs.protocol.tree import (
 from xetfs.protocol.xorb import CHUNK_BYTES_MAX, XorbBlock, decode_block, encode_chunk
 from xetfs.reader.filemap import FileMap, Level, Run, decode_runs, encode_runs
 from xetfs.repo.entries import EntriesBuilder, decode_entries
-from xetfs.settings import Secret
+from xetfs.secret import Secret
 from xetfs.store.blocks import encode_header, open_block
 
 MAGNIFICATION_MAX: Final = 255

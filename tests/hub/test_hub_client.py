@@ -26,7 +26,7 @@ from xetfs.hub.client import HubClient
 from xetfs.protocol.names import CommitId, RepoId
 from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.tree import RepoInfo
-from xetfs.settings import Secret
+from xetfs.secret import Secret
 from xetfs.telemetry import HUB_BYTES, HUB_REQUESTS, HUB_TOKEN_REFRESHES
 
 REPO = RepoId("model", "acme/demo")

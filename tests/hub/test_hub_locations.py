@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import httpx
 import pytest
 import trio
 import trio.testing
+from flat_settings import flat_settings
 from loopback import CANARY, Asked, Loopback, answer, client_of, ranged, serving
 
 from xetfs.errors import AccessDenied, Unavailable
@@ -18,12 +18,12 @@ from xetfs.hub.client import HubClient
 from xetfs.hub.locations import LIFETIME_S, LOCATIONS_MAX, MARGIN_S, Locations
 from xetfs.protocol.names import CommitId, RepoId
 from xetfs.protocol.ranges import ByteRange
-from xetfs.settings import Secret, Settings
+from xetfs.secret import Secret
 
 REPO = RepoId("model", "acme/demo")
 COMMIT = CommitId("d92e49681370bceb144bcbecb0af679dbe2655ff")
 DATA = bytes(range(251)) * 400
-ATTEMPTS = Settings(cache_dir=Path()).attempts_max
+ATTEMPTS = flat_settings().net.attempts_max
 SPANS = [ByteRange(at, at + 1000) for at in range(0, 100_000, 1000)]
 
 

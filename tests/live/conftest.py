@@ -12,10 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from flat_settings import flat_settings
 from tally import pytest_terminal_summary, tally
 
 from xetfs.repo import Engine, open_engine
-from xetfs.settings import Settings
 
 __all__ = ["pytest_terminal_summary", "tally"]
 
@@ -42,7 +42,7 @@ def endpoint() -> str:
 @pytest.fixture
 async def engine(tmp_path: Path, endpoint: str) -> AsyncIterator[Engine]:
     """An engine without a token and with an empty cache."""
-    async with open_engine(Settings(endpoint=endpoint, cache_dir=tmp_path / "cache")) as engine:
+    async with open_engine(flat_settings(endpoint=endpoint, cache_dir=tmp_path / "cache")) as engine:
         yield engine
 
 

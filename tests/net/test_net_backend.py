@@ -13,7 +13,7 @@ from xetfs.errors import InvalidArgument, Unavailable
 from xetfs.net.bodies import take_range
 from xetfs.net.streams import WIRE_BYTES as RECEIVE_BYTES
 from xetfs.protocol.ranges import ByteRange
-from xetfs.settings import Secret
+from xetfs.secret import Secret
 from xetfs.telemetry import NET_REQUESTS, NET_RETRIES
 
 DATA = random.Random(7).randbytes(6 * 1024 * 1024)

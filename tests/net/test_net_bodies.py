@@ -12,8 +12,8 @@ from xetfs.errors import ProtocolViolation, Unavailable, XetfsError
 from xetfs.net.bodies import SLICED_BYTES_MAX, take_range
 from xetfs.net.client import HttpClient
 from xetfs.protocol.ranges import ByteRange
-from xetfs.settings import MIB
 from xetfs.telemetry import NET_UNLABELLED
+from xetfs.units import MIB
 
 DATA = random.Random(2).randbytes(50_000)
 SPAN = ByteRange(300, 1300)

@@ -18,7 +18,7 @@ from xetfs.net.bodies import take_range
 from xetfs.net.client import HttpClient
 from xetfs.net.origins import REDIRECTS_MAX, Bearer, Origin
 from xetfs.protocol.ranges import ByteRange
-from xetfs.settings import Secret
+from xetfs.secret import Secret
 from xetfs.telemetry import NET_BYTES, NET_REQUESTS, NET_RETRIES
 
 Behaviour = Callable[[Asked, trio.abc.Stream], object]

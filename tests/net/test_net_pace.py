@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import trio
 import trio.testing
+from flat_settings import flat_settings
 from hypothesis import given
 from hypothesis import strategies as st
 from loopback import Asked, answer, client_of, serving
@@ -14,7 +13,6 @@ from loopback import Asked, answer, client_of, serving
 from xetfs.errors import TimedOut
 from xetfs.net.origins import Origin
 from xetfs.net.pace import BULK_BYTES_MIN, SAMPLES_MAX, SAMPLES_MIN, Pace, Samples
-from xetfs.settings import Settings
 from xetfs.telemetry import NET_HEDGES, NET_REQUESTS, NET_STALLS
 
 
@@ -32,11 +30,12 @@ def test_nothing_is_usual_before_there_are_some_answers() -> None:
 
 
 def test_a_server_that_is_not_known_yet_is_given_time_and_another_attempt_within_an_operation() -> None:
-    usual = Settings(cache_dir=Path("/"))
+    settings = flat_settings()
+    usual = settings.net
     pace = Pace(floor_s=usual.answer_timeout_min_s, first_s=usual.stall_timeout_first_s, ceiling_s=usual.stall_timeout_s)
     assert (pace.patience_s(1), pace.patience_s(2)) == (15, 25)
-    assert usual.stall_timeout_first_s <= usual.operation_deadline_s / 2
-    assert usual.stall_timeout_s < usual.operation_deadline_s
+    assert usual.stall_timeout_first_s <= settings.operation_deadline_s / 2
+    assert usual.stall_timeout_s < settings.operation_deadline_s
 
 
 def test_a_fast_origin_is_waited_for_no_less_than_the_floor_and_longer_each_time() -> None:

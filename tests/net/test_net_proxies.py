@@ -16,7 +16,7 @@ from xetfs.cli.exits import Exit, exit_of
 from xetfs.cli.redact import redact
 from xetfs.errors import InvalidArgument, ProxyRefused, Unavailable, XetfsError
 from xetfs.net.proxies import is_exempt, make_proxy
-from xetfs.settings import Secret
+from xetfs.secret import Secret
 
 PASSWORD = "CANARYpassword"
 

@@ -15,7 +15,7 @@ from xetfs.errors import Offline, ProtocolViolation
 from xetfs.net import reach, retry
 from xetfs.net.connector import Unanswered, Unreached
 from xetfs.net.reach import DOUBT_PAUSE_S, DOUBT_PROBES_MIN, FRESH_S, IDLE_PAUSE_MAX_S, PROBE_PAUSE_S, PROBE_TIMEOUT_S, Reach
-from xetfs.settings import Secret
+from xetfs.secret import Secret
 from xetfs.telemetry import NET_OUTAGES, NET_REQUESTS, NET_RETRIES, Counters
 
 PATIENCE_S = 1.0

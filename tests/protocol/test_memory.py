@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from xetfs.protocol import memory
 from xetfs.protocol.memory import ARENA_BYTES, MAPPED_BYTES_MIN, STRETCH_STEP, Arena, new_buffer, release_unused
-from xetfs.settings import MIB
+from xetfs.units import MIB
 
 
 @given(st.lists(st.integers(0, 3 * 1024 * 1024), max_size=8))

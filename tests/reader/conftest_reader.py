@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from flat_settings import flat_settings
 
 from xetfs.cas.refusals import refused_for_good
 from xetfs.errors import AccessDenied, EntryNotFound, SignedUrlExpired, Unavailable
@@ -202,7 +203,7 @@ class Bench:
             fetcher=self.fetcher,
             shelf=self.shelf,
             nursery=self.nursery,
-            verify=self.settings.verify,
+            verify=self.settings.reader.verify,
             policy=self.policy,
             counters=self.counters,
         )
@@ -219,7 +220,7 @@ class Bench:
 
 @asynccontextmanager
 async def open_bench(cas: FakeCas, store: MemoryStore | None = None, **settings: object) -> AsyncIterator[Bench]:
-    chosen = Settings(cache_dir=Path("unused"), **settings)  # type: ignore[arg-type]
+    chosen = flat_settings(cache_dir=Path("unused"), **settings)  # type: ignore[arg-type]
     counters = Counters()
     store = store or MemoryStore(counters)
     async with trio.open_nursery() as nursery:

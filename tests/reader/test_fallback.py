@@ -90,7 +90,7 @@ class Ways:
         content, settings, bench = self.file.content, self.bench.settings, self.bench
         digest = hashlib.sha256(content).digest() if sha256 else None
         entry = TreeEntry("big.bin", "file", len(content), "1" * 40, self.file.id, digest)
-        plain = PlainSource(entry, self.hub, REPO, COMMIT, bench.shelf, bench.counters, verify=settings.verify)  # type: ignore[arg-type]
+        plain = PlainSource(entry, self.hub, REPO, COMMIT, bench.shelf, bench.counters, verify=settings.reader.verify)  # type: ignore[arg-type]
         xet = XetSource(
             self.file.id,
             entry.size,
@@ -98,12 +98,14 @@ class Ways:
             fetcher=bench.fetcher,
             shelf=bench.shelf,
             nursery=bench.nursery,
-            verify=settings.verify,
+            verify=settings.reader.verify,
             policy=bench.policy,
             counters=bench.counters,
             names=Names.of(entry),
         )
-        source = FallbackSource(xet, plain, self.detours, lambda: PLACES, bench.counters, size=entry.size, verify=settings.verify)
+        source = FallbackSource(
+            xet, plain, self.detours, lambda: PLACES, bench.counters, size=entry.size, verify=settings.reader.verify
+        )
         return FileReader(
             source, entry.size, shelf=bench.shelf, nursery=bench.nursery, settings=settings, counters=bench.counters
         )

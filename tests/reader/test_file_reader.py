@@ -17,9 +17,9 @@ from xetfs.protocol.ranges import ByteRange, ChunkRange
 from xetfs.reader.budget import Urgency
 from xetfs.reader.filemap import FileMap, Level, Run
 from xetfs.reader.xet_source import XetSource
-from xetfs.settings import KIB, MIB
 from xetfs.store.memory import MemoryStore
 from xetfs.telemetry import Counters
+from xetfs.units import KIB, MIB
 
 MakeFile = Callable[..., FakeFile]
 
@@ -410,7 +410,7 @@ async def test_readahead_that_moves_and_never_comes_by_is_not_waited_for_without
         monkeypatch.setattr(XetSource, "load", creep)
         begin = trio.current_time()
         await read_at(6 * MIB)
-        assert 0 < trio.current_time() - begin <= 2 * bench.settings.stall_timeout_s
+        assert 0 < trio.current_time() - begin <= 2 * bench.settings.net.stall_timeout_s
         reader.close()
 
 

@@ -37,8 +37,8 @@ from xetfs.reader.proofs import (
     PAUSE_MIN_S,
     ProofPolicy,
 )
-from xetfs.settings import KIB
 from xetfs.telemetry import Counters
+from xetfs.units import KIB
 
 MakeFile = Callable[..., FakeFile]
 PAGE = ByteRange(100_000, 104_096)

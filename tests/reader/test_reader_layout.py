@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from xetfs.protocol.formats import Layout
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.prefetch import OVERSHOOT_BYTES, Prefetcher, Want
-from xetfs.settings import KIB, MIB
 from xetfs.store.memory import MemoryStore
 from xetfs.telemetry import Counters
+from xetfs.units import KIB, MIB
 
 HEADER = 100 * KIB
 PAGE = 4 * KIB

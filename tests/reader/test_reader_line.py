@@ -32,10 +32,10 @@ from xetfs.reader.line import (
     TransferLine,
 )
 from xetfs.reader.parts import EARLY_PARTS, cut_up
-from xetfs.settings import KIB, MIB
 from xetfs.store.memory import MemoryStore
 from xetfs.telemetry import Counters
 from xetfs.testhub.shaping import Line
+from xetfs.units import KIB, MIB
 
 LATENCY_S = 0.04
 CONNECTIONS = 32
@@ -103,7 +103,7 @@ async def read_through(cas: LineCas, file: FakeFile) -> float:
                 reader.read_nowait(following)
             assert (await reader.read(span) if data is None else data) == file.content[span.start : span.end]
         seconds = trio.current_time() - began
-        assert bench.shelf.budget.held_most <= bench.settings.memory_bytes_max + 32 * MIB
+        assert bench.shelf.budget.held_most <= bench.settings.reader.memory_bytes_max + 32 * MIB
         reader.close()
     assert cas.fetched_bytes <= 1.025 * size
     return size / seconds / cas.total_bytes_s

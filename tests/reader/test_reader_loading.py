@@ -16,10 +16,11 @@ from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.xorb import XorbBlock
 from xetfs.reader import chains, shelf
 from xetfs.reader.file import FileReader
-from xetfs.settings import KIB, MIB, Settings
+from xetfs.settings import StoreSettings
 from xetfs.store.blocks import DiskBlock
 from xetfs.store.disk import DiskStore
 from xetfs.telemetry import Counters
+from xetfs.units import KIB, MIB
 
 STEP = 256 * KIB
 OpenBench = Callable[[], AsyncIterator[Bench]]
@@ -50,7 +51,7 @@ def stores(tmp_path: Path) -> Iterator[Callable[[], DiskStore]]:
     opened: list[DiskStore] = []
 
     def open_store() -> DiskStore:
-        opened.append(DiskStore(Settings(cache_dir=tmp_path / "cache", cache_free_share=0.0), Counters()))
+        opened.append(DiskStore(StoreSettings(cache_dir=tmp_path / "cache", cache_free_share=0.0), Counters()))
         return opened[-1]
 
     yield open_store

@@ -13,7 +13,7 @@ from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.budget import Budget, Urgency
 from xetfs.reader.flights import Flight
 from xetfs.reader.prefetch import Prefetcher
-from xetfs.settings import KIB, MIB
+from xetfs.units import KIB, MIB
 
 
 async def test_a_flight_gives_its_result_to_everybody() -> None:

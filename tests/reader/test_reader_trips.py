@@ -11,7 +11,7 @@ from conftest_reader import FakeCas, FakeFile, open_bench
 
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.xet_source import RESERVE_BYTES, SLACK_BYTES
-from xetfs.settings import KIB
+from xetfs.units import KIB
 
 MakeFile = Callable[..., FakeFile]
 CHUNK = 128 * KIB

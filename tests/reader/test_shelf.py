@@ -11,10 +11,10 @@ import trio
 from xetfs.protocol.ranges import ChunkRange
 from xetfs.protocol.xorb import XorbBlock, decode_block, encode_xorb
 from xetfs.reader.shelf import Shelf
-from xetfs.settings import MIB
 from xetfs.store.api import Block
 from xetfs.store.memory import MemoryStore
 from xetfs.telemetry import Counters
+from xetfs.units import MIB
 
 
 @pytest.fixture

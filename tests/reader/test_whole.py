@@ -165,7 +165,7 @@ def lfs_entry(content: bytes = CONTENT) -> TreeEntry:
 
 
 def lfs_reader(bench: Bench, hub: FakeHub, entry: TreeEntry) -> FileReader:
-    source = PlainSource(entry, hub, REPO, COMMIT, bench.shelf, bench.counters, verify=bench.settings.verify)  # type: ignore[arg-type]
+    source = PlainSource(entry, hub, REPO, COMMIT, bench.shelf, bench.counters, verify=bench.settings.reader.verify)  # type: ignore[arg-type]
     return FileReader(
         source, entry.size, shelf=bench.shelf, nursery=bench.nursery, settings=bench.settings, counters=bench.counters
     )

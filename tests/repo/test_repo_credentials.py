@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from flat_settings import flat_settings
 
 from xetfs.credentials import open_token_file
 from xetfs.errors import AuthRequired, XetfsError
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.repo import open_engine
-from xetfs.settings import Settings
 from xetfs.testhub import open_test_hub
 
 REPO = "owner/secret"
@@ -32,7 +32,7 @@ async def test_a_token_that_rotates_while_the_repo_is_open(tmp_path: Path) -> No
         repo = hub.storage.create_repo("model", REPO, private=True)
         hub.storage.commit_files(repo, {**FILES, "xet.bin": hub.xet.add_file_from_chunks([bytes(range(256)) * 100])[1]})
         credentials = open_token_file(path, "the token file")
-        settings = Settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache", credentials=credentials)
+        settings = flat_settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache", credentials=credentials)
         async with open_engine(settings) as engine:
             view = await engine.open_repo(RepoRef.parse(REPO))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from flat_settings import flat_settings
 
 from xetfs.credentials import FixedToken
 from xetfs.errors import (
@@ -32,7 +33,7 @@ from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.shelf import Shelf
 from xetfs.repo import Engine, Node, RepoView, open_engine
 from xetfs.repo import engine as engine_module
-from xetfs.settings import Secret, Settings
+from xetfs.secret import Secret
 from xetfs.testhub import Fault, StoredFile, TestHub, open_test_hub
 
 OpenEngine = Callable[..., AbstractAsyncContextManager[Engine]]
@@ -52,7 +53,7 @@ def engine(hub: TestHub, tmp_path: Path) -> OpenEngine:
     async def make(*, token: Secret | None = None, **settings: object) -> AsyncIterator[Engine]:
         if token is not None:
             settings["credentials"] = FixedToken(token)
-        chosen = Settings(**{"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache", **settings})  # type: ignore[arg-type]
+        chosen = flat_settings(**{"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache", **settings})  # type: ignore[arg-type]
         async with open_engine(chosen) as opened:
             yield opened
 

@@ -10,12 +10,12 @@ from urllib.parse import parse_qs
 
 import pytest
 import trio
+from flat_settings import flat_settings
 from loopback import Asked, answer, serving
 
 from xetfs.errors import AccessDenied, EntryNotFound, ProtocolViolation, RateLimited, Unavailable, XetfsError
 from xetfs.protocol.names import RepoRef
 from xetfs.repo import Engine, open_engine
-from xetfs.settings import Settings
 
 COMMIT = "d9" * 20
 PAGE = 1000
@@ -69,7 +69,7 @@ async def large_hub(count: int) -> AsyncIterator[Large]:
 
 @asynccontextmanager
 async def engine_at(large: Large, cache: Path, **choices: object) -> AsyncIterator[Engine]:
-    settings = Settings(endpoint=large.url, cache_dir=cache, attempts_max=1, **choices)  # type: ignore[arg-type]
+    settings = flat_settings(endpoint=large.url, cache_dir=cache, attempts_max=1, **choices)  # type: ignore[arg-type]
     async with open_engine(settings) as engine:
         yield engine
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flat_settings import flat_settings
+
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.repo import open_engine
 from xetfs.repo.engine import READERS_KEPT_MAX
-from xetfs.settings import Settings
 from xetfs.testhub import open_test_hub
 
 
@@ -16,7 +17,7 @@ async def test_no_reader_in_use_is_dropped_however_many_there_are(tmp_path: Path
     files = {f"{number:04}.txt": b"%d" % number for number in range(READERS_KEPT_MAX + 40)}
     async with open_test_hub(tmp_path / "hub") as hub:
         hub.storage.commit_files(hub.storage.create_repo("model", "acme/many"), files)
-        async with open_engine(Settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache")) as engine:
+        async with open_engine(flat_settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache")) as engine:
             view = await engine.open_repo(RepoRef.parse("acme/many"))
             nodes = await view.children(view.root)
             readers = [view.open_file(node) for node in nodes]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from flat_settings import flat_settings
 from huggingface_hub.utils import filter_repo_objects
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,8 +22,8 @@ from xetfs.reader.file import FileReader
 from xetfs.repo import Engine, RepoView, open_engine, patience, preload
 from xetfs.repo.preload import Preload, matches, open_preload
 from xetfs.repo.verify import find
-from xetfs.settings import MIB, Settings
 from xetfs.testhub import Fault, StoredFile, TestHub, open_test_hub
+from xetfs.units import MIB
 
 SHARDS = {f"model-{number}.safetensors": 6 * MIB + number for number in range(3)}
 OTHERS = {"other.bin": 5 * MIB, "onnx/model.onnx": 3 * MIB}
@@ -51,7 +52,7 @@ def xet_file(hub: TestHub, content: bytes) -> StoredFile:
 
 @asynccontextmanager
 async def opened(hub: TestHub, cache: Path, **settings: object) -> AsyncIterator[tuple[Engine, RepoView]]:
-    chosen = Settings(**{"endpoint": hub.endpoint, "cache_dir": cache, "whole_checks": False, **settings})  # type: ignore[arg-type]
+    chosen = flat_settings(**{"endpoint": hub.endpoint, "cache_dir": cache, "whole_checks": False, **settings})  # type: ignore[arg-type]
     async with open_engine(chosen) as engine:
         yield engine, await engine.open_repo(RepoRef.parse("acme/demo"))
 

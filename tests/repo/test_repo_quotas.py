@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio.testing
+from flat_settings import flat_settings
 
 from xetfs.errors import RateLimited
 from xetfs.protocol.names import RepoRef
@@ -16,7 +17,6 @@ from xetfs.repo import Engine, Node, RepoView, open_engine, view
 from xetfs.repo.listing import AHEAD_PAGES
 from xetfs.repo.preload import Preload
 from xetfs.repo.verify import Report, files_under, verify_files
-from xetfs.settings import Settings
 from xetfs.testhub import Fault, HubOptions, TestHub, open_test_hub
 
 DIRECTORIES = 1000
@@ -35,7 +35,7 @@ def make_wide(hub: TestHub, directories: int = DIRECTORIES, files: int = 2) -> l
 
 @asynccontextmanager
 async def opened(hub: TestHub, cache: Path, **settings: object) -> AsyncIterator[tuple[Engine, RepoView]]:
-    chosen = Settings(**{"endpoint": hub.endpoint, "cache_dir": cache, "whole_checks": False, **settings})  # type: ignore[arg-type]
+    chosen = flat_settings(**{"endpoint": hub.endpoint, "cache_dir": cache, "whole_checks": False, **settings})  # type: ignore[arg-type]
     async with open_engine(chosen) as engine:
         yield engine, await engine.open_repo(RepoRef.parse("acme/wide"))
 

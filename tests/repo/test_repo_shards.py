@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from flat_settings import flat_settings
 from trio.testing import wait_all_tasks_blocked
 
 from xetfs.protocol.formats.shards import is_shard_index, shards_of
@@ -15,8 +16,8 @@ from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.repo import RepoView, open_engine, shards
 from xetfs.repo.verify import find
-from xetfs.settings import KIB, MIB, Settings
 from xetfs.testhub import Fault, StoredFile, TestHub, open_test_hub
+from xetfs.units import KIB, MIB
 
 INDEX = "model.safetensors.index.json"
 SHARDS = [f"model-{number}.safetensors" for number in range(20)]
@@ -53,7 +54,7 @@ async def opened_index(view: RepoView) -> None:
 
 async def test_the_headers_of_all_shards_are_at_hand_then(hub: TestHub, tmp_path: Path) -> None:
     contents = put(hub, index_of(*SHARDS, *SHARDS))
-    async with open_engine(Settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache")) as engine:
+    async with open_engine(flat_settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache")) as engine:
         view = await engine.open_repo(RepoRef.parse("acme/demo"))
         await opened_index(view)
         assert len(SHARDS) * 512 * KIB <= sum(record.bytes_sent for record in hub.requests("transfer")) < len(SHARDS) * MIB
@@ -67,7 +68,7 @@ async def test_the_headers_of_all_shards_are_at_hand_then(hub: TestHub, tmp_path
 
 async def test_it_happens_once_and_only_for_an_index(hub: TestHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(hub, index_of(*SHARDS))
-    async with open_engine(Settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache")) as engine:
+    async with open_engine(flat_settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache")) as engine:
         view = await engine.open_repo(RepoRef.parse("acme/demo"))
         fetched = []
 
@@ -90,7 +91,7 @@ async def test_an_index_that_names_no_shards_brings_nothing(
     hub: TestHub, tmp_path: Path, index: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(hub, index)
-    async with open_engine(Settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache")) as engine:
+    async with open_engine(flat_settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache")) as engine:
         view = await engine.open_repo(RepoRef.parse("acme/demo"))
         await opened_index(view)
         assert hub.requests("transfer") == []
@@ -99,7 +100,7 @@ async def test_an_index_that_names_no_shards_brings_nothing(
 
 async def test_a_header_that_cannot_be_had_is_left_out(hub: TestHub, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     put(hub, index_of(*SHARDS[:3]))
-    async with open_engine(Settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache")) as engine:
+    async with open_engine(flat_settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache")) as engine:
         view = await engine.open_repo(RepoRef.parse("acme/demo"))
         entry = (await find(view, SHARDS[1])).entry
         assert entry is not None

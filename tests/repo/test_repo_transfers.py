@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from flat_settings import flat_settings
 
 from xetfs.errors import AccessDenied
 from xetfs.protocol.names import RepoRef
@@ -16,9 +17,10 @@ from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.xorb import Scheme
 from xetfs.repo import RepoView, open_engine
 from xetfs.repo.verify import find
-from xetfs.settings import KIB, Settings
+from xetfs.settings import Settings
 from xetfs.telemetry import CAS_URL_REFRESHES, NET_UNLABELLED
 from xetfs.testhub import Fault, HubOptions, Run, TestHub, open_test_hub
+from xetfs.units import KIB
 
 REPO: Final = "acme/scattered"
 TOGETHER: Final = {"multirange": True}
@@ -43,7 +45,7 @@ def fill(hub: TestHub) -> bytes:
 
 
 def settings(hub: TestHub, tmp_path: Path, **chosen: Any) -> Settings:
-    return Settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache", ahead_bytes_max=0, **chosen)
+    return flat_settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache", ahead_bytes_max=0, **chosen)
 
 
 async def read(view: RepoView, start: int, end: int) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xetfs.settings import Settings
+from xetfs.settings import StoreSettings
 from xetfs.store.disk import DiskStore
 from xetfs.telemetry import Counters
 
@@ -24,7 +24,7 @@ def open_store(tmp_path: Path, counters: Counters) -> Iterator[Callable[..., Dis
 
     def open_one(**changes: object) -> DiskStore:
         clock = changes.pop("clock", None)
-        settings = Settings(**{"cache_dir": tmp_path / "cache", "cache_free_share": 0.0, **changes})
+        settings = StoreSettings(**{"cache_dir": tmp_path / "cache", "cache_free_share": 0.0, **changes})
         opened.append(DiskStore(settings, counters, **({"clock": clock} if clock else {})))
         return opened[-1]
 

@@ -13,11 +13,11 @@ from store_samples import make_block, xorb_named
 from xetfs import telemetry
 from xetfs.errors import CorruptData
 from xetfs.protocol.ranges import ChunkRange
-from xetfs.settings import KIB, MIB
 from xetfs.store import blocks
 from xetfs.store.disk import DiskStore
 from xetfs.store.handles import OpenBlocks
 from xetfs.telemetry import Counters
+from xetfs.units import KIB, MIB
 
 OpenStore = Callable[..., DiskStore]
 

@@ -12,11 +12,11 @@ from store_samples import make_block, xorb_named
 
 from xetfs import telemetry
 from xetfs.protocol.ranges import ChunkRange
-from xetfs.settings import KIB, MIB
 from xetfs.store.api import RECORD_BYTES_MAX, ChunkStore
 from xetfs.store.disk import DiskStore
 from xetfs.store.memory import MemoryStore
 from xetfs.telemetry import Counters
+from xetfs.units import KIB, MIB
 
 MakeStore = Callable[[int], ChunkStore]
 

@@ -164,13 +164,13 @@ def test_a_directory_locked_by_a_process_that_is_stopped_is_a_store_that_fails(
 AS_A_USER = """
 import os, sys
 from pathlib import Path
-from xetfs.settings import Settings
+from xetfs.settings import StoreSettings
 from xetfs.store.disk import DiskStore
 from xetfs.telemetry import Counters
 
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 for cache in sys.argv[1:]:
-    store = DiskStore(Settings(cache_dir=Path(cache), cache_free_share=0.0), Counters())
+    store = DiskStore(StoreSettings(cache_dir=Path(cache), cache_free_share=0.0), Counters())
     store.put_record("map", "key", b"value")
     print(store.get_record("map", "key"), store.statistics().state)
     store.close()

@@ -20,11 +20,11 @@ from store_samples import make_block, xorb_named
 
 from xetfs import telemetry
 from xetfs.errors import CorruptData
-from xetfs.settings import MIB
 from xetfs.store.disk import DiskStore
 from xetfs.store.health import PROBE_INTERVAL_S
 from xetfs.store.rawdisk import RawDisk
 from xetfs.telemetry import Counters
+from xetfs.units import MIB
 
 OpenStore = Callable[..., DiskStore]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from flat_settings import flat_settings
 from store_samples import make_block
 
 from xetfs.protocol.names import RepoRef
@@ -23,11 +24,11 @@ from xetfs.protocol.xorb import XorbBlock
 from xetfs.reader.budget import Urgency
 from xetfs.reader.shelf import Shelf
 from xetfs.repo import open_engine
-from xetfs.settings import MIB, Settings
 from xetfs.store.api import DISK_HANGS, Block
 from xetfs.store.memory import MemoryBlock, MemoryStore
 from xetfs.telemetry import Counters
 from xetfs.testhub import open_test_hub
+from xetfs.units import MIB
 
 PATIENCE_S = 5.0
 DEMAND = Urgency(demand=True)
@@ -237,7 +238,7 @@ async def test_reads_go_on_from_the_network_while_a_real_disk_hangs(tmp_path: Pa
     with ext4(tmp_path) as disk:
         async with open_test_hub(tmp_path / "hub") as hub:
             hub.storage.commit_files(hub.storage.create_repo("model", "acme/demo"), files)
-            settings = Settings(endpoint=hub.endpoint, cache_dir=disk / "cache", store_patience_s=0.5, memory_bytes_max=MIB)
+            settings = flat_settings(endpoint=hub.endpoint, cache_dir=disk / "cache", disk_timeout_s=0.5, memory_bytes_max=MIB)
             async with open_engine(settings) as engine:
                 view = await engine.open_repo(RepoRef.parse("acme/demo"))
 

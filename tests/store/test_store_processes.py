@@ -14,8 +14,8 @@ from pathlib import Path
 from store_samples import make_block, xorb_named
 
 from xetfs.errors import CorruptData
-from xetfs.settings import MIB
 from xetfs.store.disk import DiskStore
+from xetfs.units import MIB
 
 OpenStore = Callable[..., DiskStore]
 
@@ -24,11 +24,11 @@ PROGRAM = """
     sys.path.insert(0, {helpers!r})
     from pathlib import Path
     from store_samples import make_block, xorb_named
-    from xetfs.settings import Settings
+    from xetfs.settings import StoreSettings
     from xetfs.store.disk import DiskStore
     from xetfs.telemetry import Counters
 
-    store = DiskStore(Settings(cache_dir=Path({cache!r}), cache_bytes_max={limit}, cache_free_share=0.0), Counters())
+    store = DiskStore(StoreSettings(cache_dir=Path({cache!r}), cache_bytes_max={limit}, cache_free_share=0.0), Counters())
     print("ready", flush=True)
 """
 

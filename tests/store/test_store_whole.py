@@ -13,13 +13,13 @@ from store_samples import make_block
 
 from xetfs.errors import CorruptData
 from xetfs.protocol.memory import MAPPED_BYTES_MIN
-from xetfs.settings import KIB, MIB
 from xetfs.store import whole
 from xetfs.store.disk import DiskStore
 from xetfs.store.memory import MemoryStore
 from xetfs.store.whole import read_whole
 from xetfs.store.writing import PAGE_BYTES
 from xetfs.telemetry import Counters
+from xetfs.units import KIB, MIB
 
 CONTENT = random.Random(1).randbytes(3 * MIB + 5)
 BLOCK = make_block(1, 3, (64 * KIB,) * 20 + (777,))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import small_hub
 import trio
+from flat_settings import flat_settings
 from small_hub import EMPTY, LFS, NESTED, PLAIN, REPO, XET
 
 from xetfs import telemetry
@@ -32,7 +33,7 @@ async def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
 
 def settings(hub: TestHub, tmp_path: Path, **chosen: Any) -> Settings:
-    return Settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache", **chosen)
+    return flat_settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache", **chosen)
 
 
 async def read(view: RepoView, path: str, end: int | None = None) -> bytes:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import small_hub
+from flat_settings import flat_settings
 from small_hub import LFS, NESTED, PLAIN, REPO, XET
 from small_user import TOKEN, RunXetfs
 
@@ -22,7 +23,7 @@ from xetfs.cli.exits import Exit
 from xetfs.cli.verify import exit_code, find_mount, settings_like, target_in
 from xetfs.errors import CorruptData, EntryNotFound, InvalidArgument, MountpointUnusable, Offline
 from xetfs.repo.verify import Report, Verdict
-from xetfs.settings import GIB, Settings
+from xetfs.units import GIB
 
 
 def spoil(endpoint: str, **fault: Any) -> None:
@@ -207,10 +208,10 @@ def test_a_path_in_a_mount_is_of_the_commit_that_is_mounted(tmp_path: Path) -> N
 
 def test_the_limit_of_a_mounts_cache_is_kept(tmp_path: Path) -> None:
     document = {"endpoint": "https://huggingface.co", "cache_dir": "/mine", "cache_bytes_max": 50 * GIB}
-    settings = Settings(cache_dir=tmp_path, cache_bytes_max=20 * GIB)
+    settings = flat_settings(cache_dir=tmp_path, cache_bytes_max=20 * GIB)
     found = settings_like(document, settings, Choices())
-    assert (str(found.cache_dir), found.cache_bytes_max) == ("/mine", 50 * GIB)
-    assert settings_like(document, settings, Choices(cache_size="20G")).cache_bytes_max == 20 * GIB
+    assert (str(found.store.cache_dir), found.store.cache_bytes_max) == ("/mine", 50 * GIB)
+    assert settings_like(document, settings, Choices(cache_size="20G")).store.cache_bytes_max == 20 * GIB
     assert settings_like(document, settings, Choices(cache_dir=tmp_path)) == settings
     with pytest.raises(InvalidArgument):
         settings_like({**document, "endpoint": "https://hub.example"}, settings, Choices())

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import small_hub
 import trio
+from flat_settings import flat_settings
 from small_hub import EMPTY, LFS, NESTED, PLAIN, XET
 
 from xetfs.errors import EntryNotFound, NotADirectory, Offline, Unavailable
@@ -19,8 +20,8 @@ from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.filemap import Level
 from xetfs.repo import Engine, RepoView, open_engine
 from xetfs.repo.verify import UNREACHABLE_MAX, Report, Verdict, files_under, find, verify_files
-from xetfs.settings import MIB, Settings
 from xetfs.testhub import Fault, TestHub, open_test_hub
+from xetfs.units import MIB
 
 OpenRepo = Callable[..., AbstractAsyncContextManager[tuple[Engine, RepoView]]]
 ALL = sorted((XET, LFS, PLAIN, EMPTY, NESTED))
@@ -38,7 +39,7 @@ def open_repo(hub: TestHub, tmp_path: Path) -> OpenRepo:
     @asynccontextmanager
     async def open_it(**settings: Any) -> AsyncIterator[tuple[Engine, RepoView]]:
         given = {"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache", "whole_checks": False, **settings}
-        async with open_engine(Settings(**given)) as engine:
+        async with open_engine(flat_settings(**given)) as engine:
             yield engine, await engine.open_repo(RepoRef.parse(small_hub.REPO))
 
     return open_it

@@ -29,8 +29,8 @@ from xetfs.net.origins import Origin
 from xetfs.protocol.multipart import MultipartParser, parse_boundary
 from xetfs.protocol.ranges import HttpRange
 from xetfs.protocol.reconstruction import SignedUrl
-from xetfs.settings import KIB
 from xetfs.telemetry import CAS_FETCH_BYTES, CAS_FETCHES
+from xetfs.units import KIB
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ async def fetch_parts(http: HttpClient, facts: ServerFacts, url: SignedUrl, part
         if len(span) != len(into):
             raise ValueError(f"{len(into)} bytes of room for {span}")
     fetch = _Fetch(http, facts, url)
-    if http.settings.multirange and fetch.may_ask_together(parts):
+    if http.settings.net.multirange and fetch.may_ask_together(parts):
         await fetch.together(parts)
     else:
         await fetch.each(parts)
@@ -88,7 +88,7 @@ class _Fetch:
                 scope.cancel()
 
         async with trio.open_nursery() as nursery:
-            for _ in range(min(len(parts), self._http.settings.connections_max)):
+            for _ in range(min(len(parts), self._http.settings.net.connections_max)):
                 nursery.start_soon(work, nursery.cancel_scope)
         if failures:
             raise failures[0]

@@ -20,7 +20,9 @@ from urllib.parse import urlsplit
 from xetfs.credentials import Credentials, FixedToken, checked_token, open_token_file
 from xetfs.errors import InvalidArgument, ProtocolViolation
 from xetfs.protocol.urls import split_url
-from xetfs.settings import MIB, PROXY_SCHEMES, Secret, Settings
+from xetfs.secret import Secret
+from xetfs.settings import PROXY_SCHEMES, NetSettings, ReaderSettings, Settings, StoreSettings
+from xetfs.units import MIB
 
 DEFAULT_CACHE_SIZE: Final = "20G"
 CACHE_BYTES_MIN: Final = 64 * MIB
@@ -57,17 +59,21 @@ def settings_from(choices: Choices, env: Mapping[str, str]) -> Settings:
         credentials=find_credentials(choices.token_file, env),
         offline=offline,
         xet=not _is_set(env, "HF_HUB_DISABLE_XET"),
-        multirange=_is_set(env, "HF_XET_CLIENT_ENABLE_MULTIRANGE_FETCHING"),
-        verify=choices.verify,
-        cache_bytes_max=_cache_bytes(choices.cache_size or DEFAULT_CACHE_SIZE),
-        cache_dir=find_cache_dir(choices, env),
-        cache_trusted=choices.trust_cache_dir,
-        # Requests never go from https down to http, so of an https Hub the other proxy is not wanted, and may be anything.
-        http_proxy=find_proxy("http", env) if endpoint.startswith("http:") else None,
-        https_proxy=find_proxy("https", env),
-        no_proxy=tuple(_first(env, "no_proxy", "NO_PROXY").replace(",", " ").split()),
-        ca_paths=find_ca_paths(env),
-        allow_private_hosts=choices.allow_private_hosts or _is_set(env, "XETFS_ALLOW_PRIVATE_HOSTS"),
+        reader=ReaderSettings(verify=choices.verify),
+        store=StoreSettings(
+            cache_bytes_max=_cache_bytes(choices.cache_size or DEFAULT_CACHE_SIZE),
+            cache_dir=find_cache_dir(choices, env),
+            cache_trusted=choices.trust_cache_dir,
+        ),
+        net=NetSettings(
+            # Requests never go from https down to http, so an https Hub needs no http proxy, and that variable may be anything.
+            http_proxy=find_proxy("http", env) if endpoint.startswith("http:") else None,
+            https_proxy=find_proxy("https", env),
+            no_proxy=tuple(_first(env, "no_proxy", "NO_PROXY").replace(",", " ").split()),
+            ca_paths=find_ca_paths(env),
+            allow_private_hosts=choices.allow_private_hosts or _is_set(env, "XETFS_ALLOW_PRIVATE_HOSTS"),
+            multirange=_is_set(env, "HF_XET_CLIENT_ENABLE_MULTIRANGE_FETCHING"),
+        ),
     )
 
 

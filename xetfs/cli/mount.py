@@ -136,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
     log: Path | None = None
     if not arguments.foreground or arguments.log_file is not None:
         log = arguments.log_file.absolute() if arguments.log_file is not None else log_file(path, os.environ)
-    check_places(path, settings.cache_dir, log)
+    check_places(path, settings.store.cache_dir, log)
     if arguments.allow_other:
         check_allow_other(settings)
     os.umask(0o077)

@@ -82,7 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
         offline=arguments.offline,
     )
     # Parts are proven on the way where they can be: what a run that is broken off leaves in the cache is as sure as a mount's.
-    settings = replace(settings_from(choices, os.environ), whole_checks=False)
+    settings = settings_from(choices, os.environ)
+    settings = replace(settings, reader=replace(settings.reader, whole_checks=False))
     mountpoint = find_mount(arguments.what)
     if mountpoint is None:
         target = RepoRef.parse(arguments.what)
@@ -161,8 +162,9 @@ def settings_like(document: Mapping[str, Any], settings: Settings, choices: Choi
         raise InvalidArgument("that mount is of another Hub", hint=f"set HF_ENDPOINT={document['endpoint']}, and its token")
     if choices.cache_dir is not None or document["cache_dir"] is None:
         return settings
-    bytes_max = settings.cache_bytes_max if choices.cache_size is not None else int(document["cache_bytes_max"])
-    return replace(settings, cache_dir=Path(document["cache_dir"]), cache_bytes_max=bytes_max)
+    bytes_max = settings.store.cache_bytes_max if choices.cache_size is not None else int(document["cache_bytes_max"])
+    store = replace(settings.store, cache_dir=Path(document["cache_dir"]), cache_bytes_max=bytes_max)
+    return replace(settings, store=store)
 
 
 # Doing it

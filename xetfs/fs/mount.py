@@ -65,6 +65,7 @@ async def serve_mount(
     directory; trio.TooSlowError when that takes longer than an operation may.
     """
     logging.getLogger(pyfuse3.__name__).addFilter(is_news)
+    choices = settings.mount
     with trio.fail_after(settings.operation_deadline_s):
         await view.children(view.root)
     operations = Operations(view, deadline_s=settings.operation_deadline_s, counters=counters)
@@ -75,10 +76,15 @@ async def serve_mount(
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope, path)
-                nursery.start_soon(session.serve, settings.mount_tasks_max, nursery.cancel_scope)
+                nursery.start_soon(session.serve, choices.tasks_max, nursery.cancel_scope)
                 device = await _wait_listed(path)
                 operations.read_ahead = await trio.to_thread.run_sync(
-                    partial(tune, device, read_ahead_kb=settings.read_ahead_kb, read_ahead_units_kb=settings.read_ahead_units_kb)
+                    partial(
+                        tune,
+                        device,
+                        read_ahead_kb=choices.read_ahead_kb,
+                        read_ahead_units_kb=choices.read_ahead_units_kb,
+                    )
                 )
                 spare_garbage_collection()
                 log.info("mounted path=%s repo=%s commit=%s", path, view.repo, view.commit)

@@ -27,7 +27,8 @@ from xetfs.protocol.names import CommitId, RepoId, check_revision
 from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.tree import ParsedPage, RepoInfo, XetToken, parse_next_link, parse_repo_info, parse_tree_page, parse_xet_token
 from xetfs.protocol.urls import split_url
-from xetfs.settings import Secret, Settings
+from xetfs.secret import Secret
+from xetfs.settings import Settings
 from xetfs.telemetry import HUB_BYTES, HUB_REQUESTS, HUB_TOKEN_REFRESHES
 
 PAGE_ENTRIES: Final = 1000

@@ -16,7 +16,7 @@ import trio
 
 from xetfs.net.dates import server_time_s
 from xetfs.protocol.expiry import signed_url_end
-from xetfs.settings import Secret
+from xetfs.secret import Secret
 
 LOCATIONS_MAX: Final = 1024
 """Files whose place is kept: a kilobyte each."""

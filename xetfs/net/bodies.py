@@ -22,8 +22,8 @@ from xetfs.errors import ProtocolViolation, Unavailable
 from xetfs.net.download import Download
 from xetfs.protocol.multipart import parse_content_range
 from xetfs.protocol.ranges import ByteRange, HttpRange
-from xetfs.settings import MIB
 from xetfs.telemetry import NET_UNLABELLED
+from xetfs.units import MIB
 
 SLICED_BYTES_MAX: Final = 16 * MIB
 """How far into a whole body we read for a range that the server did not cut out."""

@@ -39,8 +39,10 @@ from xetfs.net.proxies import Proxies
 from xetfs.net.retry import with_retries
 from xetfs.net.trust import make_ssl_context
 from xetfs.protocol.urls import split_url
-from xetfs.settings import MIB, Secret, Settings
+from xetfs.secret import Secret
+from xetfs.settings import Settings
 from xetfs.telemetry import NET_REQUESTS, NET_STALLS, Counters
+from xetfs.units import MIB
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +74,12 @@ class HttpClient:
         self.nursery = nursery
         self.settings = settings
         self.counters = counters
-        self.policy = OriginPolicy(settings.endpoint, allow_private_hosts=settings.allow_private_hosts)
+        self.policy = OriginPolicy(settings.endpoint, allow_private_hosts=settings.net.allow_private_hosts)
         self._parse_url = lru_cache(maxsize=URLS_PARSED_MAX)(httpx.URL)
         self._hedger = Hedger(counters)
-        self._proxies = Proxies(settings)
-        connector, context = Connector(self._check_addresses), make_ssl_context(settings.ca_paths)
-        self._pools = OriginPools(settings, connector, context, self._proxies, counters, nursery)
+        self._proxies = Proxies(settings.net)
+        connector, context = Connector(self._check_addresses), make_ssl_context(settings.net.ca_paths)
+        self._pools = OriginPools(settings.net, connector, context, self._proxies, counters, nursery)
 
     def _check_addresses(self, host: str, port: int, addresses: Sequence[str]) -> None:
         if not self._proxies.is_proxy(host, port):  # what a proxy connects to is out of sight
@@ -91,7 +93,7 @@ class HttpClient:
         """Call `attempt` with its number, again while its errors are worth it; see net/retry.py."""
         return await with_retries(
             attempt,
-            attempts_max=self.settings.attempts_max,
+            attempts_max=self.settings.net.attempts_max,
             counters=self.counters,
             pause_max_s=self.settings.operation_deadline_s,
         )
@@ -204,7 +206,7 @@ class HttpClient:
                 await response.aclose()
 
     def _make_request(self, method: str, url: str, host: str, headers: Mapping[str, str], patience_s: float) -> httpx.Request:
-        timeouts = {"connect": self.settings.connect_timeout_s, "read": patience_s}
+        timeouts = {"connect": self.settings.net.connect_timeout_s, "read": patience_s}
         try:
             request = httpx.Request(method, self._parse_url(url), headers=dict(headers), extensions={"timeout": timeouts})
         except httpx.InvalidURL:

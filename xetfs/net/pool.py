@@ -27,7 +27,7 @@ from xetfs.net.proxies import Proxies, proxy_name, proxy_port
 from xetfs.net.reach import Reach
 from xetfs.net.streams import WIRE_BYTES
 from xetfs.net.transport import Transport
-from xetfs.settings import Settings
+from xetfs.settings import NetSettings
 from xetfs.telemetry import Counters
 
 ORIGINS_MAX: Final = 64
@@ -39,7 +39,7 @@ class OriginPool:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: NetSettings,
         connector: Connector,
         context: ssl.SSLContext,
         wire: memoryview,
@@ -113,7 +113,7 @@ class OriginPools:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: NetSettings,
         connector: Connector,
         context: ssl.SSLContext,
         proxies: Proxies,

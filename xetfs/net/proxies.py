@@ -13,7 +13,8 @@ import httpx
 
 from xetfs.errors import InvalidArgument
 from xetfs.net.origins import Origin
-from xetfs.settings import PROXY_SCHEMES, Secret, Settings
+from xetfs.secret import Secret
+from xetfs.settings import PROXY_SCHEMES, NetSettings
 
 _PORTS: Final = {"http": 80, "socks5": 1080, "socks5h": 1080}
 
@@ -51,7 +52,7 @@ def make_proxy(text: Secret) -> httpx.Proxy:
 class Proxies:
     """The user's choice of proxies."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: NetSettings) -> None:
         """Raises InvalidArgument."""
         self._by_scheme = {
             scheme: make_proxy(text)

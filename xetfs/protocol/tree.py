@@ -26,7 +26,7 @@ from xetfs.protocol.hashes import FileId, MerkleHash
 from xetfs.protocol.json_values import as_int, as_list, as_object, as_text, load_json, shown
 from xetfs.protocol.names import CommitId, RepoId, parse_commit_id
 from xetfs.protocol.urls import split_url
-from xetfs.settings import Secret
+from xetfs.secret import Secret
 
 PAGE_ENTRIES_MAX: Final = 10_000
 """Entries of one page of a listing. The Hub sends at most 1000."""

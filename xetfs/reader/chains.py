@@ -18,7 +18,7 @@ from xetfs.reader.knowledge import Knowledge
 from xetfs.reader.prefetch import Want
 from xetfs.reader.shelf import Shelf
 from xetfs.reader.windows import Window, Windows
-from xetfs.settings import MIB
+from xetfs.units import MIB
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,8 @@ from xetfs.reader.budget import Urgency
 from xetfs.reader.flights import Flight
 from xetfs.reader.planner import BlockFetch
 from xetfs.reader.shelf import Shelf
-from xetfs.settings import MIB, Settings
+from xetfs.settings import ReaderSettings
+from xetfs.units import MIB
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ _REQUEST_BYTES_MAX: Final = 16 * MIB
 
 
 class Fetcher:
-    def __init__(self, nursery: trio.Nursery, shelf: Shelf, settings: Settings) -> None:
+    def __init__(self, nursery: trio.Nursery, shelf: Shelf, settings: ReaderSettings) -> None:
         self._nursery = nursery
         self._shelf = shelf
         self._flights: dict[_Key, Flight[None]] = {}

@@ -63,17 +63,18 @@ class FileReader:
         self._shelf = shelf
         self._nursery = nursery
         self._counters = counters
-        window_bytes_max = max(min(settings.window_bytes_max, settings.memory_bytes_max * 2 // 7), settings.window_bytes_min)
+        limits = settings.reader
+        window_bytes_max = max(min(limits.window_bytes_max, limits.memory_bytes_max * 2 // 7), limits.window_bytes_min)
         self._prefetcher = Prefetcher(
             size,
-            window_bytes_min=settings.window_bytes_min,
+            window_bytes_min=limits.window_bytes_min,
             window_bytes_max=window_bytes_max,
             # What is loaded ahead must fit in memory until it is read: on a disk that is full it is kept nowhere else.
-            ahead_bytes_max=min(settings.ahead_bytes_max, settings.memory_bytes_max * 6 // 7),
+            ahead_bytes_max=min(limits.ahead_bytes_max, limits.memory_bytes_max * 6 // 7),
             awaits_layout=layout is not None,
         )
         self._layout = layout  # until it is done
-        level_min = Level.FILE if settings.verify == "proof" else Level.FRAMING
+        level_min = Level.FILE if limits.verify == "proof" else Level.FRAMING
         self._known = Knowledge(source, size, shelf, level_min)
         self._windows = Windows(
             source,
@@ -87,7 +88,7 @@ class FileReader:
         self._chains = Chains(
             source.key[:16], self._windows, self._known, shelf=shelf, nursery=nursery, wanted=lambda: self.in_use
         )
-        self._chain_patience_s = settings.stall_timeout_s
+        self._chain_patience_s = settings.net.stall_timeout_s
         self._users = 0
         nothing = ByteRange(0, 0)
         self._observed = (nothing, Want(nothing, 0, 0, 0, 0))

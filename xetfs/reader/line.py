@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from xetfs.settings import KIB, MIB
+from xetfs.units import KIB, MIB
 
 PART_BYTES_MIN: Final = 5 * MIB
 PART_BYTES_MAX: Final = 32 * MIB

@@ -28,8 +28,8 @@ from xetfs.reader.line import TransferLine
 from xetfs.reader.planner import chunks_of, lay_out, missing_chunks, plan_fetches
 from xetfs.reader.shelf import Shelf
 from xetfs.reader.sources import ATTEMPTS_MAX, BlocksGone, learn
-from xetfs.settings import MIB
 from xetfs.telemetry import Counters
+from xetfs.units import MIB
 
 log = logging.getLogger(__name__)
 

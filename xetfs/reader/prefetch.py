@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 
 from xetfs.protocol.formats import Layout
 from xetfs.protocol.ranges import ByteRange
-from xetfs.settings import KIB, MIB
+from xetfs.units import KIB, MIB
 
 STREAMS_MAX: Final = 8
 """Streams followed in one file: eight ranks that load a shared file each read one."""

@@ -26,9 +26,9 @@ from xetfs.protocol.ranges import ChunkRange
 from xetfs.protocol.xorb import XorbBlock
 from xetfs.reader.budget import Budget
 from xetfs.reader.disk import DiskCalls
-from xetfs.settings import MIB
 from xetfs.store.api import DISK_HANGS, Block, ChunkStore, StoreStatistics
 from xetfs.store.memory import MemoryBlock
+from xetfs.units import MIB
 
 log = logging.getLogger(__name__)
 

@@ -31,9 +31,9 @@ from xetfs.reader.budget import Urgency
 from xetfs.reader.filemap import FileMap, Level, Run, at_least_framing
 from xetfs.reader.planner import Layout, PlacedTerm, chunks_of, learn_runs, missing_chunks
 from xetfs.reader.shelf import Shelf
-from xetfs.settings import MIB
 from xetfs.store.api import Block
 from xetfs.telemetry import Counters
+from xetfs.units import MIB
 
 log = logging.getLogger(__name__)
 

@@ -40,8 +40,8 @@ from xetfs.reader.parts import Part, Parts, subtract
 from xetfs.reader.proofs import ProofPolicy
 from xetfs.reader.shelf import Shelf
 from xetfs.reader.sources import Names, OnCovered, Verify
-from xetfs.settings import KIB, MIB
 from xetfs.telemetry import Counters
+from xetfs.units import KIB, MIB
 
 log = logging.getLogger(__name__)
 

@@ -41,7 +41,7 @@ from xetfs.repo.listing import Lister
 from xetfs.repo.readings import open_first
 from xetfs.repo.revisions import Revisions
 from xetfs.repo.view import RepoView
-from xetfs.settings import Settings
+from xetfs.settings import Settings, StoreSettings
 from xetfs.store.api import ChunkStore, StoreStatistics
 from xetfs.store.disk import DiskStore
 from xetfs.store.memory import MemoryStore
@@ -95,11 +95,11 @@ class Engine:
         self._hub = HubClient(http, settings)
         self._facts = ServerFacts()
         self._nursery = nursery
-        self._fetcher = Fetcher(nursery, shelf, settings)
+        self._fetcher = Fetcher(nursery, shelf, settings.reader)
         self._revisions = Revisions(self._hub, shelf, settings)
         self._readers: OrderedDict[str, FileReader] = OrderedDict()
         self._levels: dict[str, Level | None] = {}
-        self._proofs = ProofPolicy(settings.proof_timeout_s, counters)
+        self._proofs = ProofPolicy(settings.reader.proof_timeout_s, counters)
         self._whole = WholeChecker(shelf, nursery, counters)
         self._detours = Detours(xet=settings.xet)
 
@@ -160,7 +160,7 @@ class Engine:
         return reader
 
     def _source(self, info: RepoInfo, cas: CasClient, entry: TreeEntry) -> Source:
-        verify = self.settings.verify
+        verify = self.settings.reader.verify
         plain = PlainSource(entry, self._hub, info.repo, info.commit, self.shelf, self.counters, verify=verify)
         if entry.file_id is None or not entry.size:
             return plain
@@ -229,7 +229,7 @@ class Engine:
             idle_turns = idle_turns + 1 if served == self.counters[telemetry.READER_SERVED_BYTES] else 0
             served = self.counters[telemetry.READER_SERVED_BYTES]
             try:
-                if self.settings.verify != "off" and self.settings.whole_checks:
+                if self.settings.reader.verify != "off" and self.settings.reader.whole_checks:
                     for reader in tuple(self._readers.values()):
                         self._whole.consider(reader)
                 await self.flush()
@@ -257,10 +257,10 @@ def _level_of_known(reader: FileReader) -> Level | None:
 async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     """An engine, ready to open repos. Raises StoreFailed when the cache directory cannot be used."""
     counters = Counters()
-    store = await _open_store(settings, counters)
+    store = await _open_store(settings.store, counters)
     try:
         async with open_http_client(settings, counters) as http, trio.open_nursery() as nursery:
-            shelf = Shelf(store, settings.memory_bytes_max, patience_s=settings.store_patience_s)
+            shelf = Shelf(store, settings.reader.memory_bytes_max, patience_s=settings.store.disk_timeout_s)
             engine = Engine(settings, http=http, shelf=shelf, nursery=nursery, counters=counters)
             nursery.start_soon(shelf.run_writer)
             nursery.start_soon(engine.run_housekeeping)
@@ -279,7 +279,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             await trio.to_thread.run_sync(store.close, abandon_on_cancel=True)
 
 
-async def _open_store(settings: Settings, counters: Counters) -> ChunkStore:
+async def _open_store(settings: StoreSettings, counters: Counters) -> ChunkStore:
     """Open the store. Raises StoreFailed if its directory is not acceptable, or its disk does not answer."""
     if settings.cache_dir is None:
         return MemoryStore(counters, bytes_max=settings.cache_in_memory_bytes)

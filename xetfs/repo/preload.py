@@ -31,7 +31,7 @@ from xetfs.reader.file import FileReader
 from xetfs.repo.patience import patiently
 from xetfs.repo.verify import files_under
 from xetfs.repo.view import Node, RepoView
-from xetfs.settings import MIB
+from xetfs.units import MIB
 
 if TYPE_CHECKING:
     from xetfs.repo.engine import Engine

@@ -14,7 +14,7 @@ import trio
 from xetfs.errors import XetfsError
 from xetfs.protocol.formats.shards import INDEX_BYTES_MAX, shards_of
 from xetfs.protocol.ranges import ByteRange
-from xetfs.settings import KIB
+from xetfs.units import KIB
 
 if TYPE_CHECKING:
     from xetfs.repo.view import Node, RepoView

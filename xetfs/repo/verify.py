@@ -25,7 +25,7 @@ from xetfs.reader.sources import Names
 from xetfs.reader.whole import Digest, NameKind, accept, reject
 from xetfs.repo.patience import patiently
 from xetfs.repo.view import Node, RepoView
-from xetfs.settings import MIB
+from xetfs.units import MIB
 
 STEP_BYTES: Final = 4 * MIB
 FILES_AT_ONCE: Final = 4

@@ -18,7 +18,7 @@ from typing import Final, Literal, Protocol
 from xetfs.protocol.hashes import ChunkHash, XorbHash
 from xetfs.protocol.ranges import ChunkRange
 from xetfs.protocol.xorb import XorbBlock
-from xetfs.settings import MIB
+from xetfs.units import MIB
 
 StoreState = Literal["ok", "failing", "probing"]
 """ok: in use. failing: left alone, everything is a miss. probing: one write is under way to see whether it works again."""

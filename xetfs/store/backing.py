@@ -21,7 +21,7 @@ from typing import Final
 
 from xetfs import telemetry
 from xetfs.errors import StoreFailed
-from xetfs.settings import KIB, Settings
+from xetfs.settings import StoreSettings
 from xetfs.store.directory import prepare_directory
 from xetfs.store.handles import OpenBlocks
 from xetfs.store.health import Health
@@ -30,6 +30,7 @@ from xetfs.store.opening import open_index
 from xetfs.store.space import free_for_store
 from xetfs.store.sweep import STRAY_AGE_S, SWEEP_INTERVAL_S, is_swept, note_swept, remove_strays
 from xetfs.telemetry import Counters
+from xetfs.units import KIB
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +54,11 @@ class Backing:
     banned: keys of rows that are bad and could not be removed.
     """
 
-    def __init__(self, directory: Path, settings: Settings, counters: Counters, clock: Callable[[], float]) -> None:
+    def __init__(self, directory: Path, settings: StoreSettings, counters: Counters, clock: Callable[[], float]) -> None:
         self._named = directory
         self.directory = prepare_directory(directory, trusted=settings.cache_trusted)
         self.index: Index | None = None
-        self.open_blocks = OpenBlocks(settings.store_handles_max)
+        self.open_blocks = OpenBlocks(settings.handles_max)
         self.touched: set[str] = set()
         self.banned: set[str] = set()
         self.damaged = False

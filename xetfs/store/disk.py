@@ -25,7 +25,7 @@ from xetfs.errors import CorruptData, StoreFailed
 from xetfs.protocol.hashes import XorbHash
 from xetfs.protocol.ranges import ChunkRange
 from xetfs.protocol.xorb import XorbBlock
-from xetfs.settings import KIB, Settings
+from xetfs.settings import StoreSettings
 from xetfs.store import records
 from xetfs.store.api import RECORD_BYTES_MAX, Block, StoreStatistics, covered_by
 from xetfs.store.backing import STORE_FAILURES, Backing
@@ -34,6 +34,7 @@ from xetfs.store.index import Index, Row, block_key, parse_block_key, record_key
 from xetfs.store.rawdisk import StoredFile
 from xetfs.store.sweep import STRAY_AGE_S
 from xetfs.telemetry import Counters
+from xetfs.units import KIB
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ _CANDIDATES_MAX: Final = 16
 class DiskStore:
     """Raises StoreFailed, with a hint, if the directory of the settings is not acceptable. A disk that fails is told later."""
 
-    def __init__(self, settings: Settings, counters: Counters, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: StoreSettings, counters: Counters, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._counters = counters
         if settings.cache_dir is None:
             raise StoreFailed("there is no cache directory")

@@ -14,10 +14,10 @@ from xetfs import telemetry
 from xetfs.protocol.hashes import ChunkHash, XorbHash
 from xetfs.protocol.ranges import ChunkRange
 from xetfs.protocol.xorb import XorbBlock
-from xetfs.settings import GIB
 from xetfs.store.api import RECORD_BYTES_MAX, Block, StoreStatistics, covered_by
 from xetfs.store.blocks import HASH_BYTES
 from xetfs.telemetry import Counters
+from xetfs.units import GIB
 
 _BlockKey = tuple[XorbHash, ChunkRange]
 _RecordKey = tuple[str, str]
