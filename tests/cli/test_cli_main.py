@@ -89,9 +89,16 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["zzz"], "xetfs: unknown command 'zzz'; see 'xetfs --help'"),
         (["mount"], "xetfs mount: the following arguments are required: REPO, DIR; see 'xetfs mount --help'"),
         (["mount", "a/b"], "xetfs mount: the following arguments are required: DIR; see 'xetfs mount --help'"),
-        (["mount", "a/b", "/mnt", "--token", TOKEN], "xetfs: unrecognized arguments: --token hf_…; see 'xetfs --help'"),
+        (
+            ["mount", "a/b", "/mnt", "--token", TOKEN],
+            "xetfs mount: unknown argument '--token', did you mean '--token-file'?; see 'xetfs mount --help'",
+        ),
         (["mount", "a/b", "/mnt", "--cache-size", "big"], "xetfs: not a size: 'big'; write 500M, 20G or 1T"),
-        (["mount", "a/b", "/mnt", "--cache", "1G"], "xetfs: unrecognized arguments: --cache 1G; see 'xetfs --help'"),
+        (
+            ["mount", "a/b", "/mnt", "--cache", "1G"],
+            "xetfs mount: unknown argument '--cache', did you mean '--no-cache'?; see 'xetfs mount --help'",
+        ),
+        (["status", "/mnt", "more"], "xetfs status: unknown argument 'more'; see 'xetfs status --help'"),
         (["mount", "a//b", "/mnt"], "xetfs: not a repo name: "),
         (["mount", "a/b@x y", "/mnt"], "xetfs: not a revision: 'x y'"),
         (["hub"], "xetfs hub: the following arguments are required: COMMAND; see 'xetfs hub --help'"),

@@ -135,6 +135,7 @@ REFUSALS = {
     "no such revision": ("owner/public@absent", OWNER, Exit.NOT_FOUND),
     "no such folder": ("owner/public/absent", OWNER, Exit.NOT_FOUND),
     "a file as folder": ("owner/public/config.json", OWNER, Exit.NOT_FOUND),
+    "a kind in the singular": ("dataset/owner/public", OWNER, Exit.NOT_FOUND),
     "private, anonymous": ("owner/private", "", Exit.NOT_FOUND),
     "private, somebody else": ("owner/private", GUEST, Exit.NOT_FOUND),
     "gated, anonymous": ("owner/gated", "", Exit.REFUSED),
@@ -162,6 +163,21 @@ def test_a_refusal_comes_at_once_in_one_line_and_leaves_nothing(
     assert not token or token not in done.stderr
     assert not is_mounted(path)
     assert os.listdir(path) == []
+
+
+@pytest.mark.parametrize(
+    ("ref", "hint"),
+    [
+        ("owner/public/weights.bin", "name a folder, not a file, or mount all of owner/public"),
+        ("dataset/owner/public", "did you mean datasets/owner/public?"),
+    ],
+)
+def test_what_was_probably_meant_is_named(guarded: HubProcess, tmp_path: Path, ref: str, hint: str) -> None:
+    (tmp_path / "mount").mkdir()
+    env = {"HF_ENDPOINT": guarded.endpoint, "HF_TOKEN": OWNER, "XDG_STATE_HOME": str(tmp_path / "state")}
+    done = run_xetfs("mount", ref, str(tmp_path / "mount"), "--cache-dir", str(tmp_path / "cache"), env=env)
+    assert done.returncode == Exit.NOT_FOUND
+    assert done.stderr.endswith(f"; {hint}\n")
 
 
 def test_an_unreachable_hub(tmp_path: Path) -> None:

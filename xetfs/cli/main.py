@@ -6,8 +6,9 @@ Every command ends by its return value or by an exception, which becomes one lin
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NoReturn
 
 from xetfs import __version__
@@ -27,7 +28,16 @@ COMMANDS: Final = {
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Says what is wrong in one line, and which option was probably meant."""
+
+    def parse_known_args(  # type: ignore[override]  # of several overloads, the one that is called
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = re.findall(r"--[a-z-]+", self.format_usage())
+            self.error(f"unknown argument {unknown[0]!r:.80}{_meant(unknown[0].partition('=')[0], options)}")
+        return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
         self.exit(Exit.USAGE, f"{self.prog}: {redact(message)}; see '{self.prog} --help'\n")
@@ -78,7 +88,11 @@ def _check_command(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
     if command is None or command in COMMANDS:
         return arguments
+    parser.error(f"unknown command {command!r:.80}{_meant(command, COMMANDS)}")
+
+
+def _meant(typed: str, known: Iterable[str]) -> str:
     import difflib
 
-    near = difflib.get_close_matches(command, COMMANDS, n=1)
-    parser.error(f"unknown command {command!r:.80}" + (f", did you mean '{near[0]}'?" if near else ""))
+    near = difflib.get_close_matches(typed, list(known), n=1)
+    return f", did you mean '{near[0]}'?" if near else ""

@@ -18,7 +18,7 @@ from xetfs.cli.config import DEFAULT_CACHE_SIZE, Choices, settings_from
 from xetfs.cli.daemon import Failed, Ready, Started, run_in_background
 from xetfs.cli.exits import Exit
 from xetfs.cli.status import printable, size
-from xetfs.errors import InvalidArgument, MachineUnfit, Unavailable, XetfsError
+from xetfs.errors import InvalidArgument, MachineUnfit, NotFound, Unavailable, XetfsError
 from xetfs.protocol.names import RepoRef
 from xetfs.settings import Settings
 
@@ -318,8 +318,20 @@ async def _open_repo(engine: Engine, ref: RepoRef) -> RepoView:
     import trio
 
     with trio.move_on_after(OPEN_S):
-        return await engine.open_repo(ref)
+        try:
+            return await engine.open_repo(ref)
+        except NotFound as exc:
+            exc.hint = _hint_for_missing(ref) or exc.hint
+            raise
     raise Unavailable(f"{ref}: no answer from the Hub within {OPEN_S:g} s", hint="check the network and HF_ENDPOINT")
+
+
+def _hint_for_missing(ref: RepoRef) -> str:
+    """What the user may have meant by a repo or folder that does not exist."""
+    first = ref.repo.name.partition("/")[0]
+    if ref.repo.kind == "model" and first in ("dataset", "space") and ref.subfolder:
+        return f"did you mean {first}s/{ref.repo.name.partition('/')[2]}/{ref.subfolder}?"
+    return f"name a folder, not a file, or mount all of {ref.repo}" if ref.subfolder else ""
 
 
 def _clear_dead_mount(path: Path) -> None:
