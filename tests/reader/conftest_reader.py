@@ -224,7 +224,7 @@ async def open_bench(cas: FakeCas, store: MemoryStore | None = None, **settings:
     counters = Counters()
     store = store or MemoryStore(counters)
     async with trio.open_nursery() as nursery:
-        shelf = Shelf(store, chosen.memory_bytes_max, patience_s=chosen.store_patience_s)
+        shelf = Shelf(store, chosen.reader.memory_bytes_max, patience_s=chosen.store.disk_timeout_s)
         nursery.start_soon(shelf.run_writer)
         yield Bench(
             cas,
@@ -233,8 +233,8 @@ async def open_bench(cas: FakeCas, store: MemoryStore | None = None, **settings:
             chosen,
             counters,
             nursery,
-            Fetcher(nursery, shelf, chosen),
-            ProofPolicy(chosen.proof_timeout_s, counters),
+            Fetcher(nursery, shelf, chosen.reader),
+            ProofPolicy(chosen.reader.proof_timeout_s, counters),
         )
         nursery.cancel_scope.cancel()
 

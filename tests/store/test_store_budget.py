@@ -44,7 +44,7 @@ def test_the_limit_holds_whatever_is_put(tmp_path: Path, open_store: OpenStore) 
 
 @pytest.mark.parametrize("handles_max", [4, 256])
 def test_hot_blocks_stay_while_a_scan_goes_by(handles_max: int, open_store: OpenStore) -> None:
-    store = open_store(cache_bytes_max=4 * MIB, store_handles_max=handles_max)
+    store = open_store(cache_bytes_max=4 * MIB, handles_max=handles_max)
     hot = [make_block(number, 0, (100_000,)) for number in range(15)]
     for block in hot:
         store.put(block)
@@ -73,7 +73,7 @@ def test_a_limit_that_was_lowered_is_kept_from_the_next_start(tmp_path: Path, op
 
 def test_open_blocks_are_bounded_and_their_descriptors_given_back(open_store: OpenStore) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    store = open_store(store_handles_max=10)
+    store = open_store(handles_max=10)
     own = len(os.listdir("/proc/self/fd"))
     for number in range(40):
         store.put(make_block(number))
