@@ -282,6 +282,30 @@ async def test_a_link_that_is_down_says_nothing_of_a_server(autojump_clock: obje
     assert await ask(policy, 1000) is True
 
 
+async def test_failures_of_one_file_pause_that_file_for_longer_and_longer_and_no_other(autojump_clock: object) -> None:
+    policy, _ = make_policy()
+    pause_s = FAILED_FILE_PAUSE_S
+    for number in range(2 * FAILURES_MAX + 2):
+        assert await ask(policy, 1, AccessDenied("too large a file")) is False
+        await trio.sleep(pause_s - 1)
+        assert await ask(policy, 1) is None
+        assert await ask(policy, 100 + number) is not None, "of another file"
+        await trio.sleep(1)
+        pause_s = min(2 * pause_s, FILE_PAUSE_S)
+    assert await ask(policy, 1) is True
+    assert await ask(policy, 1, AccessDenied("no")) is False
+    await trio.sleep(FAILED_FILE_PAUSE_S)
+    assert await ask(policy, 1) is True, "a proof ends what was held against the file"
+
+
+async def test_one_file_that_fails_without_an_answer_between_opens_no_breaker(autojump_clock: object) -> None:
+    policy, _ = make_policy()
+    for _ in range(2 * FAILURES_MAX):
+        assert await ask(policy, 1, Unavailable("no")) is False
+        await trio.sleep(FILE_PAUSE_S)
+    assert await ask(policy, 2) is True
+
+
 async def test_a_failure_pauses_its_file_for_a_moment(autojump_clock: object) -> None:
     policy, counters = make_policy()
     assert await ask(policy, 1, Unavailable("no")) is False

@@ -6,8 +6,8 @@ things keep that cheap for the reader and for the server:
 
 * each question has a short timeout of its own, which runs while the data is fetched;
 * a verdict for each file: one without a proof is not asked about again for a while, which says nothing of other files;
-* a circuit breaker for each origin: after several failures in a row it opens, and after a pause one question finds out whether
-  proofs can be had again. The pause doubles with each question that fails.
+* a circuit breaker for each origin: it opens after failures of several files in a row, and after a pause one question finds out
+  whether proofs can be had again. The pause doubles with each question that fails.
 
 A link that is down says nothing of a server, so it opens no breaker. Event loop only; seconds on
 trio's clock.
@@ -33,7 +33,7 @@ from xetfs.telemetry import Counters
 log = logging.getLogger(__name__)
 
 FAILURES_MAX: Final = 3
-"""Failures in a row that open a breaker: one may be chance, and three cost a reader no more than three timeouts."""
+"""Files in a row whose failures open a breaker: one may be chance, and three cost a reader no more than three timeouts."""
 FILES_WITHOUT_MAX: Final = 3
 """Files without a proof, in a row, after which a server that never gave one is taken to offer none."""
 PAUSE_MIN_S: Final = 60.0
@@ -42,7 +42,8 @@ PAUSE_MAX_S: Final = 600.0
 FILE_PAUSE_S: Final = 600.0
 """How long a file of which there is no proof is not asked about."""
 FAILED_FILE_PAUSE_S: Final = 10.0
-"""The same after a failure that may pass: a reader of one file waits for one timeout in that time."""
+"""The same after a failure that may pass, which doubles with each that follows: a reader of one file waits for one timeout in
+that time."""
 FILES_KEPT_MAX: Final = 4096
 """Verdicts that are remembered. One that is forgotten costs a question."""
 
@@ -65,6 +66,10 @@ class Breaker:
             return False
         self._probing, self._until_s = True, now_s + probe_s
         return True
+
+    @property
+    def is_open(self) -> bool:
+        return self._open
 
     def succeed(self) -> bool:
         """Note an answer. True if that closes the breaker."""
@@ -98,6 +103,14 @@ class _Origin:
     without: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """A file is not asked about before `until_s`, which was `pause_s` away when it was last asked about."""
+
+    until_s: float
+    pause_s: float
+
+
 class ProofPolicy:
     """One per engine."""
 
@@ -106,12 +119,13 @@ class ProofPolicy:
         self.timeout_s = timeout_s
         self._counters = counters
         self._origins: dict[Hashable, _Origin] = {}
-        self._files: OrderedDict[FileId, float] = OrderedDict()  # not to be asked about before
+        self._files: OrderedDict[FileId, _Verdict] = OrderedDict()  # of those that had no proof when last asked about
 
     def admits(self, origin: Hashable | None, file: FileId) -> bool:
         """Whether to ask now. origin: of the server that would be asked, None while that is not known."""
         now_s = trio.current_time()
-        if self._files.get(file, -math.inf) > now_s:
+        verdict = self._files.get(file)
+        if verdict is not None and verdict.until_s > now_s:
             return False
         known = self._origins.get(origin) if origin is not None else None
         return known is None or known.breaker.admits(now_s, self.timeout_s)
@@ -164,12 +178,15 @@ class ProofPolicy:
             known.breaker.fail(trio.current_time(), at_once=True)
 
     def _note_failure(self, origin: Hashable | None, file: FileId, why: str, exc: XetfsError | None) -> None:
-        self._remember(file, FAILED_FILE_PAUSE_S)
+        verdict = self._files.get(file)
+        self._remember(file, FAILED_FILE_PAUSE_S if verdict is None else min(2 * verdict.pause_s, FILE_PAUSE_S))
         self._counters.add(telemetry.READER_PROOFS_MISSED)
         log.info("served without proof file=%s server=%s: %s", file.hex()[:12], origin, why)
         if origin is None or isinstance(exc, Offline):
             return
         limited = isinstance(exc, RateLimited)
+        if verdict is not None and not limited and not self._origin(origin).breaker.is_open:
+            return  # the failure of one file, again, says nothing of others
         asked_s = (exc.retry_after_s or 0.0) if isinstance(exc, RateLimited) else 0.0
         if self._origin(origin).breaker.fail(trio.current_time(), at_once=limited, pause_s=asked_s):
             log.warning(
@@ -182,7 +199,7 @@ class ProofPolicy:
         return self._origins.setdefault(origin, _Origin(Breaker()))
 
     def _remember(self, file: FileId, pause_s: float) -> None:
-        self._files[file] = trio.current_time() + pause_s
+        self._files[file] = _Verdict(trio.current_time() + pause_s, pause_s)
         self._files.move_to_end(file)
         if len(self._files) > FILES_KEPT_MAX:
             self._files.popitem(last=False)
