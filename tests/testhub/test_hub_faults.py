@@ -236,10 +236,13 @@ async def test_shapes_delay_and_slow_down(hub: TestHub, http: httpx.AsyncClient,
     async with trio.open_nursery() as nursery:
         for _ in range(2):
             nursery.start_soon(http.get, url)
-    late, slow, first, second = [(request.end or 0) - request.start for request in hub.requests()]
+    spans = [(request.start, request.end or 0) for request in hub.requests()]
+    late, slow, *both = [end - start for start, end in spans]
+    assert len(both) == 2
     assert late >= 0.05
     assert slow >= 0.09
-    assert max(first, second) >= 0.19
+    # Of both together: on a busy machine one may begin when the other is half done.
+    assert max(end for _, end in spans[2:]) - min(start for start, _ in spans[2:]) >= 0.19
     hub.reset()
     assert hub.shape == Shape()
 
