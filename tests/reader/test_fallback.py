@@ -207,15 +207,17 @@ async def test_a_file_that_came_through_the_hub_and_was_checked_whole_is_given_o
         assert await read_all(Ways(bench, file, FakeHub(b"")).reader()) == file.content
 
 
-async def test_the_error_of_the_cas_is_told_when_both_ways_fail_and_it_is_asked_again(
+async def test_both_errors_are_told_when_both_ways_fail_and_the_cas_is_asked_again(
     cas: FailingCas, file: FakeFile, autojump_clock: trio.testing.MockClock
 ) -> None:
-    cas.error = Unavailable("500")
+    cas.error = Unavailable("500", hint="ask its owner")
     async with open_bench(cas) as bench:
-        ways = Ways(bench, file, FakeHub(file.content, Offline("the Hub is gone")))
+        ways = Ways(bench, file, FakeHub(file.content, Offline("the Hub is gone", hint="check the network")))
         reader = ways.reader()
-        with pytest.raises(Unavailable, match="500"):
+        with pytest.raises(Unavailable) as caught:
             await read(reader, 0, 10)
+        assert str(caught.value) == "500; ask its owner; and through the Hub: the Hub is gone; check the network"
+        assert str(cas.error) == "500; ask its owner", "an error that others may be told too is left alone"
         assert ways.detours.reasons() == {}
         cas.error = None
         await trio.sleep(2)  # an error is kept for a moment

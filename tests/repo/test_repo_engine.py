@@ -525,7 +525,7 @@ async def test_rights_are_judged_at_each_mount(hub: TestHub, engine: OpenEngine)
             await opened.open_repo(by_commit)
     for ref in (by_commit, RepoRef.parse("acme/demo")):
         async with engine(offline=True) as opened:
-            with pytest.raises(Offline):
+            with pytest.raises(Offline, match="refused acme/demo when it was last asked"):
                 await opened.open_repo(ref)
     async with engine(token=Secret("hf_owner")) as opened:
         await opened.open_repo(by_commit)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -189,8 +190,7 @@ class FallbackSource:
         try:
             runs = await self._load_plain(span, known, urgency, on_covered)
         except XetfsError as exc:
-            log.info("not to be had through the Hub either file=%s: %s", self.key[:16], exc)
-            raise failure from None
+            raise _with_both(failure, exc) from None
         self._detours.note_failure(self._places(), failure)
         return runs
 
@@ -239,6 +239,14 @@ class FallbackSource:
                     known.forget(ByteRange(max(piece.start, run.start), min(piece.end, run.end)))
             kept += _outside(run, [piece for piece in known.within(span) if self._plain.made(piece)], Level.FRAMING)
         return kept
+
+
+def _with_both(failure: XetfsError, of_hub: XetfsError) -> XetfsError:
+    """The error of the CAS, which decides the errno, with that of the Hub in its message: either may be the one to mend."""
+    both = copy(failure)
+    both.message = f"{failure}; and through the Hub: {of_hub.message}"
+    both.hint = of_hub.hint if of_hub.hint != failure.hint else ""
+    return both
 
 
 def _outside(run: Run, others: list[Run], level: Level) -> list[Run]:

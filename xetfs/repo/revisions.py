@@ -63,6 +63,8 @@ class Revisions:
         known = await self._known(ref, reader)
         if self._settings.offline:
             if known is None:
+                if await self._was_refused(ref.repo, reader):
+                    raise Offline(f"offline, and the Hub refused {ref.repo} when it was last asked", hint="mount it while online")
                 raise Offline(f"offline, and {ref} was never opened from here", hint="open it once while online")
             return known
         try:
@@ -102,6 +104,10 @@ class Revisions:
             if record is not None and rights != _REFUSED:
                 return _decode(record)
         return None
+
+    async def _was_refused(self, repo: RepoId, reader: str) -> bool:
+        keys = [self._rights_key(repo, name) for name in (reader, EVERYBODY)]
+        return _REFUSED in await self._shelf.records(REVISION_RECORD, keys)
 
     async def _remember(self, ref: RepoRef, info: RepoInfo, reader: str) -> None:
         """Keep an answer under the name that was asked for and the canonical one: after a rename both are typed."""
