@@ -16,7 +16,9 @@ import trio
 from flat_settings import flat_settings
 
 from xetfs.credentials import FixedToken
-from xetfs.net.client import HttpClient, open_http_client
+from xetfs.hub.endpoint import Hub
+from xetfs.net.client import HttpClient, open_network
+from xetfs.net.origins import HostPolicy
 from xetfs.secret import Secret
 from xetfs.telemetry import Counters
 
@@ -125,14 +127,16 @@ async def _read_head(stream: trio.abc.Stream, connection: int) -> Asked | None:
 
 
 @asynccontextmanager
-async def client_of(endpoint: str, *, token: Secret | None = None, **choices: object) -> AsyncIterator[HttpClient]:
-    """A client whose settings name `endpoint`, with short timeouts unless chosen otherwise; counters at `.counters`."""
-    if token is not None:
-        choices["credentials"] = FixedToken(token)
+async def client_of(endpoint: str, *, allow_private: bool = False, **choices: object) -> AsyncIterator[HttpClient]:
+    """A client for the Hub at `endpoint`, with short timeouts unless chosen otherwise; counters at `.counters`."""
     defaults: dict[str, object] = {"cache_dir": Path("/nonexistent"), "connections_max": 8, "stall_timeout_s": 5.0}
-    settings = flat_settings(endpoint=endpoint, **{**defaults, **choices})  # type: ignore[arg-type]
-    async with open_http_client(settings, Counters()) as client:
-        yield client
+    settings = flat_settings(**{**defaults, **choices})
+    async with open_network(settings, Counters()) as network:
+        yield network.client(endpoint, HostPolicy(allow_private=allow_private))
+
+
+def hub_at(endpoint: str, token: Secret | None = None) -> Hub:
+    return Hub(endpoint, FixedToken(token) if token is not None else None)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from xetfs.secret import Secret
 from xetfs.units import GIB, KIB, MIB
-
-if TYPE_CHECKING:
-    from xetfs.credentials import Credentials
 
 PROXY_SCHEMES = ("http", "socks5", "socks5h")
 """Protocols that a proxy may be spoken to with."""
@@ -35,9 +32,6 @@ class NetSettings:
     """Hosts to connect to directly, in the forms of that variable (net/proxies.py). Loopback hosts always are."""
     ca_paths: tuple[Path, ...] = ()
     """PEM files and directories of the certificates to trust, in place of certifi's and the system's (net/trust.py)."""
-    allow_private_hosts: bool = False
-    """Follow a public Hub to hosts at private addresses, as company networks and some VPNs need. Any server on the way can then
-    have requests sent into the user's network, though no token to it (net/origins.py)."""
     multirange: bool = False
     """Request all ranges of one signed URL at once, from servers known to support it. Off, as in the reference client
     (HF_XET_CLIENT_ENABLE_MULTIRANGE_FETCHING): storage behind the CAS may refuse several ranges with a 403, serve them slowly,
@@ -127,12 +121,8 @@ class MountSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What one engine may use and how it behaves."""
+    """What one engine may use and how it behaves. Which Hubs it asks, and with whose token, is said when a repo is opened."""
 
-    endpoint: str = "https://huggingface.co"
-    """URL of the Hub, without a trailing slash."""
-    credentials: Credentials | None = None
-    """Source of the Hub's token, or None for anonymous access."""
     offline: bool = False
     """Make no request at all; reads of what is not in the store fail with Offline."""
     xet: bool = True

@@ -16,14 +16,20 @@ from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.repo import open_engine
 
+try:
+    from xetfs.hub.endpoint import Hub
+except ImportError:  # versions up to 0.8 know one Hub, from their settings
+    Hub = None
+
 
 async def read(endpoint: str, repo: str, name: str, cache_dir: Path, length: int, block: int) -> int:
     """The bytes given."""
     given = 0
     nested = hasattr(limits, "StoreSettings")  # versions up to 0.8 have no sections
     store = {"store": limits.StoreSettings(cache_dir=cache_dir)} if nested else {"cache_dir": cache_dir}
-    async with open_engine(limits.Settings(endpoint=endpoint, operation_deadline_s=600, **store)) as engine:
-        view = await engine.open_repo(RepoRef.parse(repo))
+    hub, named = ((), {"endpoint": endpoint}) if Hub is None else ((Hub(endpoint),), {})
+    async with open_engine(limits.Settings(operation_deadline_s=600, **named, **store)) as engine:
+        view = await engine.open_repo(RepoRef.parse(repo), *hub)
         reader = view.open_file(await view.lookup(view.root, name))
         for start in range(0, length, block):
             span = ByteRange(start, start + block)

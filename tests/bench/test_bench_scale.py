@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 from benchlib import scale_data, scenarios_cache
 from benchlib.scale_data import prepare_scale
-from flat_settings import flat_settings
+from flat_settings import flat_settings, open_engine
 
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
-from xetfs.repo import open_engine
 from xetfs.repo.view import Node, RepoView
 from xetfs.settings import StoreSettings
 from xetfs.store.disk import DiskStore

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio.testing
-from loopback import CANARY, client_of
+from loopback import CANARY, client_of, hub_at
 
 from xetfs.cas.client import CasClient
 from xetfs.cas.token import EXPIRY_MARGIN_S
@@ -54,8 +54,8 @@ class Sample:
 
 @asynccontextmanager
 async def clients(hub: TestHub, token: str | None = None, **choices: object) -> AsyncIterator[tuple[HubClient, CasClient]]:
-    async with client_of(hub.endpoint, token=Secret(token) if token else None, **choices) as http:
-        client = HubClient(http, http.settings)
+    async with client_of(hub.endpoint, **choices) as http:
+        client = HubClient(http, hub_at(hub.endpoint, Secret(token) if token else None))
         commit = CommitId(hub.storage.commit(hub.storage.require_repo("model", REPO.name), "main").oid)
 
         async def fetch_token() -> XetToken:

@@ -34,13 +34,14 @@ def install(what: str) -> None:
 
             self.counters = Counters()
 
-        async def open_repo(self, ref: object) -> object:
+        async def open_repo(self, ref: object, hub: object) -> object:
             import trio
             from fake_view import FakeRepoView
 
             if what == "works":
                 view = FakeRepoView({"config.json": b"{}", "deep/data.bin": b"x" * 100_000})
                 view.ref = ref  # type: ignore[assignment]
+                view.hub = hub  # type: ignore[attr-defined]
                 return view
             if what in ("hangs", "interrupted"):
                 await trio.sleep_forever()

@@ -13,9 +13,10 @@ from flat_settings import flat_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xetfs.cli.config import Choices, parse_size, settings_from
+from xetfs.cli.config import Choices, hub_from, parse_size, settings_from
 from xetfs.cli.redact import redact
 from xetfs.errors import InvalidArgument
+from xetfs.hub.endpoint import Hub
 from xetfs.settings import Settings
 
 TOKEN = "hf_canaryCanary"
@@ -30,7 +31,11 @@ def settings(env: Mapping[str, str], **choices: object) -> Settings:
     return settings_from(Choices(**choices), env)  # type: ignore[arg-type]
 
 
-def token_of(found: Settings) -> str | None:
+def hub(env: dict[str, str], **choices: object) -> Hub:
+    return hub_from(Choices(**choices), env)  # type: ignore[arg-type]
+
+
+def token_of(found: Hub) -> str | None:
     token = trio.run(found.credentials.token) if found.credentials is not None else None
     return token.reveal() if token is not None else None
 
@@ -38,12 +43,8 @@ def token_of(found: Settings) -> str | None:
 def test_without_anything(home: dict[str, str], tmp_path: Path) -> None:
     found = settings(home)
     assert found == flat_settings(cache_dir=tmp_path / "xetfs")
-    assert (found.endpoint, found.credentials, found.offline, found.store.cache_bytes_max) == (
-        "https://huggingface.co",
-        None,
-        False,
-        20 << 30,
-    )
+    assert (found.offline, found.store.cache_bytes_max) == (False, 20 << 30)
+    assert hub(home) == Hub("https://huggingface.co")
 
 
 def test_the_cache_lies_in_the_home_directory_unless_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +103,7 @@ def test_a_cache_that_would_only_turn_over(home: dict[str, str]) -> None:
     ],
 )
 def test_endpoints(home: dict[str, str], text: str) -> None:
-    assert settings({**home, "HF_ENDPOINT": text}).endpoint == text.rstrip("/")
+    assert hub({**home, "HF_ENDPOINT": text}).endpoint == text.rstrip("/")
 
 
 def test_an_empty_variable_says_nothing(home: dict[str, str]) -> None:
@@ -160,34 +161,34 @@ def test_tokens_are_looked_for_in_order(home: dict[str, str], tmp_path: Path) ->
 
     def add(name: str, value: str) -> None:
         env[name] = value
-        assert token_of(settings(env)) == value
+        assert token_of(hub(env)) == value
 
     (tmp_path / "huggingface/token").write_text("hf_default\n")
-    assert token_of(settings(env)) == "hf_default"
+    assert token_of(hub(env)) == "hf_default"
     (tmp_path / "home").mkdir()
     (tmp_path / "home/token").write_text(" hf_home ")
     env["HF_HOME"] = str(tmp_path / "home")
-    assert token_of(settings(env)) == "hf_home"
+    assert token_of(hub(env)) == "hf_home"
     (tmp_path / "path").write_text("hf_path")
     env["HF_TOKEN_PATH"] = str(tmp_path / "path")
-    assert token_of(settings(env)) == "hf_path"
+    assert token_of(hub(env)) == "hf_path"
     add("HUGGING_FACE_HUB_TOKEN", "hf_old_variable")
     add("HF_TOKEN", "hf_variable")
     (tmp_path / "file").write_text("hf_file\r\n")
-    assert token_of(settings(env, token_file=tmp_path / "file")) == "hf_file"
+    assert token_of(hub(env, token_file=tmp_path / "file")) == "hf_file"
 
 
 def test_found_tokens_can_be_switched_off(home: dict[str, str], tmp_path: Path) -> None:
     env = {**home, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
-    assert settings(env).credentials is None
+    assert hub(env).credentials is None
     (tmp_path / "file").write_text(TOKEN)
-    assert token_of(settings(env, token_file=tmp_path / "file")) == TOKEN
+    assert token_of(hub(env, token_file=tmp_path / "file")) == TOKEN
 
 
 def test_a_missing_default_file_means_no_token_a_missing_named_one_is_wrong(home: dict[str, str], tmp_path: Path) -> None:
-    assert settings({**home, "HF_TOKEN_PATH": str(tmp_path / "no")}).credentials is None
+    assert hub({**home, "HF_TOKEN_PATH": str(tmp_path / "no")}).credentials is None
     with pytest.raises(InvalidArgument, match=r"--token-file .*/no does not exist"):
-        settings(home, token_file=tmp_path / "no")
+        hub(home, token_file=tmp_path / "no")
 
 
 @pytest.mark.parametrize(
@@ -196,23 +197,23 @@ def test_a_missing_default_file_means_no_token_a_missing_named_one_is_wrong(home
 def test_what_is_not_a_token_is_not_shown(home: dict[str, str], tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(InvalidArgument, match="--token-file does not hold a token") as caught:
-        settings(home, token_file=tmp_path / "file")
+        hub(home, token_file=tmp_path / "file")
     assert TOKEN not in str(caught.value)
 
 
 def test_a_token_that_would_break_a_header(home: dict[str, str]) -> None:
     with pytest.raises(InvalidArgument, match="HF_TOKEN does not hold a token") as caught:
-        settings({**home, "HF_TOKEN": f"{TOKEN}\r\nX: y"})
+        hub({**home, "HF_TOKEN": f"{TOKEN}\r\nX: y"})
     assert TOKEN not in str(caught.value)
 
 
 def test_a_token_file_that_cannot_be_read(home: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="cannot be read: Is a directory"):
-        settings(home, token_file=tmp_path)
+        hub(home, token_file=tmp_path)
 
 
 def test_settings_do_not_show_the_token(home: dict[str, str]) -> None:
-    assert TOKEN not in repr(settings({**home, "HF_TOKEN": TOKEN}))
+    assert TOKEN not in repr(hub({**home, "HF_TOKEN": TOKEN}))
 
 
 # Proxy, certificates and addresses
@@ -274,10 +275,10 @@ def test_certificates(home: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_private_hosts_are_allowed_by_argument_or_variable(home: dict[str, str]) -> None:
-    assert not settings(home).net.allow_private_hosts
-    assert settings(home, allow_private_hosts=True).net.allow_private_hosts
-    assert settings({**home, "XETFS_ALLOW_PRIVATE_HOSTS": "1"}).net.allow_private_hosts
-    assert not settings({**home, "XETFS_ALLOW_PRIVATE_HOSTS": "0"}).net.allow_private_hosts
+    assert not hub(home).hosts.allow_private
+    assert hub(home, allow_private_hosts=True).hosts.allow_private
+    assert hub({**home, "XETFS_ALLOW_PRIVATE_HOSTS": "1"}).hosts.allow_private
+    assert not hub({**home, "XETFS_ALLOW_PRIVATE_HOSTS": "0"}).hosts.allow_private
 
 
 @pytest.mark.root
@@ -294,7 +295,7 @@ def test_root_with_the_environment_of_a_user_has_its_own_cache(tmp_path: Path, m
     for env in ({}, {"XDG_CACHE_HOME": str(theirs / ".cache")}, {"XDG_CACHE_HOME": str(theirs / "absent/cache")}):
         assert settings_from(Choices(), env).store.cache_dir == own / ".cache/xetfs"
     assert settings_from(Choices(cache_dir=theirs / "here"), {}).store.cache_dir == theirs / "here"
-    assert token_of(settings_from(Choices(), {})) == "hf_theirs"
+    assert token_of(hub_from(Choices(), {})) == "hf_theirs"
     monkeypatch.setenv("HOME", str(own))
     assert settings_from(Choices(), {}).store.cache_dir == own / ".cache/xetfs"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from command import TOKEN, Command
-from flat_settings import flat_settings
 
 import xetfs
 from xetfs.cli.exits import Exit
@@ -19,6 +18,7 @@ from xetfs.cli.main import main
 from xetfs.cli.mount import check_allow_other
 from xetfs.credentials import FixedToken
 from xetfs.errors import MachineUnfit
+from xetfs.hub.endpoint import Hub
 from xetfs.secret import Secret
 from xetfs.testhub import profiles
 
@@ -127,26 +127,26 @@ def test_a_bad_variable_is_wrong_usage(capsys: pytest.CaptureFixture[str], monke
 def test_others_may_be_let_in_by_root_and_where_the_machine_allows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     conf = tmp_path / "fuse.conf"
     monkeypatch.setattr("xetfs.cli.mount.FUSE_CONF", conf)
-    settings = flat_settings(cache_dir=tmp_path)
+    hub = Hub()
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    check_allow_other(settings)
+    check_allow_other(hub)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     for text in (None, "", "#user_allow_other\n", "mount_max = 5\n"):
         if text is not None:
             conf.write_text(text)
         with pytest.raises(MachineUnfit, match="add the line 'user_allow_other'"):
-            check_allow_other(settings)
+            check_allow_other(hub)
     conf.write_text("mount_max = 5\n user_allow_other \n")
-    check_allow_other(settings)
+    check_allow_other(hub)
 
 
 def test_lending_a_token_to_others_is_warned_of(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    check_allow_other(flat_settings(cache_dir=tmp_path))
+    check_allow_other(Hub())
     assert capsys.readouterr().err == ""
-    check_allow_other(flat_settings(cache_dir=tmp_path, credentials=FixedToken(Secret(TOKEN))))
+    check_allow_other(Hub(credentials=FixedToken(Secret(TOKEN))))
     warning = capsys.readouterr().err
     assert warning.startswith("xetfs: warning: --allow-other lets every user")
     assert TOKEN not in warning

@@ -14,13 +14,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from flat_settings import flat_settings
+from flat_settings import flat_settings, open_engine
 from stage import block_files
 
 from xetfs.errors import CorruptData, Offline, ProtocolViolation, Unavailable
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
-from xetfs.repo import RepoView, open_engine
+from xetfs.repo import RepoView
 from xetfs.telemetry import STORE_CORRUPT, Counters
 from xetfs.testhub import Fault, TestHub, open_test_hub
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import trio
-from flat_settings import flat_settings
+from flat_settings import flat_settings, open_engine
 from pyfuse3 import FUSEError
 
 from xetfs.credentials import FixedToken
@@ -23,7 +23,7 @@ from xetfs.fs.errno import errno_of
 from xetfs.fs.operations import Operations
 from xetfs.protocol.names import RepoId, RepoRef
 from xetfs.protocol.xorb import Scheme
-from xetfs.repo import Engine, RepoView, open_engine
+from xetfs.repo import Engine, RepoView
 from xetfs.secret import Secret
 from xetfs.settings import Settings
 from xetfs.testhub import Fault, HubOptions, RequestRecord, TestHub, open_test_hub

@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import trio
-from loopback import Asked, answer, client_of, serving
+from loopback import Asked, answer, client_of, hub_at, serving
 
 from xetfs.cas.client import CasClient
 from xetfs.errors import XetfsError
@@ -63,12 +63,12 @@ async def list_directory(http: HttpClient, url: str) -> None:
 
     shelf: Any = SimpleNamespace(records=records)
     await Lister(
-        HubClient(http, http.settings), shelf, url, REPO, COMMIT, on_new=lambda: None, start_soon=lambda work: None
+        HubClient(http, hub_at(url, Secret("hf_x"))), shelf, url, REPO, COMMIT, on_new=lambda: None, start_soon=lambda work: None
     ).list("")
 
 
 async def ask_token(http: HttpClient, url: str) -> None:
-    await HubClient(http, http.settings).xet_token(REPO, COMMIT)
+    await HubClient(http, hub_at(url, Secret("hf_x"))).xet_token(REPO, COMMIT)
 
 
 def _cas(http: HttpClient, url: str) -> CasClient:
@@ -205,7 +205,7 @@ async def hostile(make: Any, sent: Sent) -> AsyncIterator[tuple[HttpClient, str]
     async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes | None:
         return await behave(asked, stream, sent)  # type: ignore[no-any-return]
 
-    async with serving(handler) as server, client_of(server.url, attempts_max=2, token=Secret("hf_x")) as http:
+    async with serving(handler) as server, client_of(server.url, attempts_max=2) as http:
         yield http, server.url
 
 

@@ -15,9 +15,10 @@ import trio
 import trio.testing
 from fault_bench import PLACES, Bench, User, open_bench, open_user, perform
 from fault_row import OUT_OF_REACH
+from flat_settings import open_engine
 
 from xetfs.net import sockets
-from xetfs.repo import open_engine, revisions
+from xetfs.repo import revisions
 from xetfs.telemetry import FS_ERRORS, NET_OUTAGES, NET_REQUESTS, NET_RETRIES, NET_STALLS
 
 OPERATIONS = ("list", "read", "read plain", "read lfs")

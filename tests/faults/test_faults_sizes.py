@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from fault_bench import LENGTH, OFFSET, REPO, User, open_bench
+from flat_settings import open_engine
 from pyfuse3 import FUSEError
 
 from xetfs.protocol.names import RepoId, RepoRef
-from xetfs.repo import open_engine
 from xetfs.testhub import Fault
 from xetfs.units import MIB
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -11,7 +12,9 @@ from xetfs.errors import EntryNotFound, IsADirectory, NotADirectory
 from xetfs.protocol.names import CommitId, RepoId, RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.filemap import Level
-from xetfs.repo import FileDetails
+
+if TYPE_CHECKING:
+    from xetfs.repo import FileDetails
 
 MODIFIED_S = 1_700_000_000
 COMMIT = CommitId("0123456789abcdef0123456789abcdef01234567")
@@ -133,5 +136,7 @@ class FakeRepoView:
         """Nothing: it has no shards."""
 
     def describe(self, node: FakeNode) -> FileDetails:
+        from xetfs.repo import FileDetails  # which tests of the command line replace
+
         level = Level.PROOF if node.content else None
         return FileDetails(self.repo, self.commit, node.path, node.is_directory, node.size, level=level)

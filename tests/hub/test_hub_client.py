@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 import trio
-from loopback import CANARY, Asked, Handler, answer, client_of, ranged, serving
+from loopback import CANARY, Asked, Handler, answer, client_of, hub_at, ranged, serving
 
 from xetfs.errors import (
     AccessDenied,
@@ -40,8 +40,8 @@ Use = Callable[[HubClient], Awaitable[object]]
 async def with_hub(handler: Handler, use: Use, *, token: str | None = None, **choices: object) -> tuple[list[Asked], object]:
     """Serve, call `use`, and give back what was asked and what it returned."""
     secret = Secret(token) if token else None
-    async with serving(handler) as server, client_of(server.url, token=secret, **choices) as http:
-        return server.asked, await use(HubClient(http, http.settings))
+    async with serving(handler) as server, client_of(server.url, **choices) as http:
+        return server.asked, await use(HubClient(http, hub_at(server.url, secret)))
 
 
 async def failing(handler: Handler, use: Use, *, token: str | None = None, **choices: object) -> tuple[list[Asked], XetfsError]:
@@ -332,8 +332,8 @@ async def test_the_next_page_is_asked_for_at_the_endpoint_whatever_host_the_link
         named = link.format(path=prefix + TREE, tree=TREE)
         return answer(200, json.dumps([_file("first")]).encode(), link=f'<{named}>; rel="next"')
 
-    async with serving(handler) as server, client_of(server.url + prefix, token=Secret(CANARY)) as http:
-        assert await _collect(HubClient(http, http.settings), "") == ["first", "last"]
+    async with serving(handler) as server, client_of(server.url + prefix) as http:
+        assert await _collect(HubClient(http, hub_at(server.url + prefix, Secret(CANARY))), "") == ["first", "last"]
     assert [request.path for request in server.asked] == [prefix + TREE] * 2
     assert server.asked[1].target == f"{prefix}{TREE}?cursor=1"
     assert all(request.headers["authorization"] == f"Bearer {CANARY}" for request in server.asked)
@@ -378,8 +378,8 @@ async def test_an_endpoint_with_a_path(rewritten: bool) -> None:
             return answer(307, location=f"{before}/api/resolve-cache/models/acme/demo/{COMMIT}/x?etag=%22e%22")
         return answer(200, info_json())
 
-    async with serving(handler) as server, client_of(server.url + prefix, token=Secret(CANARY)) as http:
-        hub = HubClient(http, http.settings)
+    async with serving(handler) as server, client_of(server.url + prefix) as http:
+        hub = HubClient(http, hub_at(server.url + prefix, Secret(CANARY)))
         info = await hub.repo_info(RepoId("model", "old/name"), "main")
         assert info.repo == REPO
         assert await _read(hub, None) == DATA

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 from flat_settings import flat_settings
-from loopback import CANARY, Asked, Loopback, answer, client_of, ranged, serving
+from loopback import CANARY, Asked, Loopback, answer, client_of, hub_at, ranged, serving
 
 from xetfs.errors import AccessDenied, Unavailable
 from xetfs.hub.client import HubClient
@@ -60,8 +60,8 @@ async def two_servers(
             count += 1
             return answer(302, location=f"{storage.url}{asked.path}?sig={CANARY}&Expires={int(time.time()) + 3600}&try={count}")
 
-        async with serving(handler) as hub, client_of(hub.url, token=Secret("hf_token")) as http:
-            yield hub, storage, HubClient(http, http.settings)
+        async with serving(handler) as hub, client_of(hub.url) as http:
+            yield hub, storage, HubClient(http, hub_at(hub.url, Secret("hf_token")))
 
 
 async def test_the_resolver_is_asked_once_for_many_ranges_side_by_side_and_by_turns() -> None:
@@ -101,8 +101,8 @@ async def test_a_hub_that_refuses_lets_those_who_wait_hear_it_themselves() -> No
     async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
         return answer(403)
 
-    async with serving(handler) as hub, client_of(hub.url, token=Secret("hf_token")) as http:
-        client = HubClient(http, http.settings)
+    async with serving(handler) as hub, client_of(hub.url) as http:
+        client = HubClient(http, hub_at(hub.url, Secret("hf_token")))
         failures = []
 
         async def fail(span: ByteRange) -> None:
@@ -131,7 +131,7 @@ async def test_a_hub_that_sends_bytes_itself_is_asked_side_by_side() -> None:
         return ranged(DATA, asked)
 
     async with serving(handler) as hub, client_of(hub.url) as http:
-        client = HubClient(http, http.settings)
+        client = HubClient(http, hub_at(hub.url, Secret("hf_token")))
         await read(client, SPANS[0])
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from flat_settings import flat_settings
+from flat_settings import flat_settings, open_engine
 from tally import pytest_terminal_summary, tally
 
-from xetfs.repo import Engine, open_engine
+from xetfs.repo import Engine
 
 __all__ = ["pytest_terminal_summary", "tally"]
 

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 import trio
+from flat_settings import flat_settings
 from hypothesis import given
 from hypothesis import strategies as st
 from loopback import Asked, Names, answer, client_of, serving
 
 from xetfs.errors import ProtocolViolation
-from xetfs.net.origins import Origin, OriginPolicy, address_kind
+from xetfs.net.client import open_network
+from xetfs.net.origins import HostPolicy, Origin, OriginPolicy, address_kind
+from xetfs.telemetry import Counters
 
 PUBLIC = "https://hub.example"
 LOOPBACK = "http://127.0.0.1:8000"
@@ -207,6 +210,26 @@ async def test_an_endpoint_whose_name_is_private_may_name_private_neighbours(nam
             assert (await client.request(f"http://cas.internal:{port}/x", "x")).body == b"ok"
 
 
+async def test_no_connection_is_used_that_was_made_under_another_policy(names: Names) -> None:
+    """A Hub inside may name its neighbours; one outside, asked by the same engine, is not led there by the open connection."""
+
+    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        return answer(200, b"ok")
+
+    async with serving(handler) as server, open_network(flat_settings(attempts_max=1), Counters()) as network:
+        port = server.url.rpartition(":")[2]
+        names.known |= {"hub.internal": ["127.0.0.1"], "cas.internal": ["127.0.0.1"], "hub.example": ["93.184.215.14"]}
+        inside = network.client(f"http://hub.internal:{port}")
+        outside = network.client(f"http://hub.example:{port}")
+        for name in ("hub", "cas"):
+            await inside.request(f"http://{name}.internal:{port}/x", "x")
+        with pytest.raises(ProtocolViolation, match="refused to connect to cas"):
+            await outside.request(f"http://cas.internal:{port}/x", "x")
+        assert (await inside.request(f"http://cas.internal:{port}/x", "x")).body == b"ok"
+        assert server.connections == 2
+        assert network.client(f"http://hub.internal:{port}") is inside
+
+
 @pytest.mark.parametrize("address", ["10.1.2.3", "192.168.0.9", "198.18.0.7", "100.64.0.1", "fd12:3456::1"])
 async def test_private_addresses_are_gone_to_if_the_user_allows_them(names: Names, address: str) -> None:
     """Split horizons, private links, VPNs that hand out addresses of their own: refused with the way out, and allowed by it."""
@@ -214,7 +237,7 @@ async def test_private_addresses_are_gone_to_if_the_user_allows_them(names: Name
     async with client_of("https://hub.example", attempts_max=1) as client:
         with pytest.raises(ProtocolViolation, match=r"refused to connect to cas\.example:443.*--allow-private-hosts"):
             await client.request("https://cas.example/x", "x")
-    policy = OriginPolicy(PUBLIC, allow_private_hosts=True)
+    policy = OriginPolicy(PUBLIC, HostPolicy(allow_private=True))
     policy.check_addresses("cas.example", 443, [address])
     policy.check_url(f"https://{f'[{address}]' if ':' in address else address}/x", "x")
 
@@ -223,7 +246,7 @@ async def test_private_addresses_are_gone_to_if_the_user_allows_them(names: Name
     "address", ["127.0.0.1", "::1", "169.254.1.1", "0.0.0.0", "224.0.0.1", "169.254.169.254", "100.100.100.200", "fd00:ec2::254"]
 )
 def test_other_special_addresses_stay_refused(address: str) -> None:
-    policy = OriginPolicy(PUBLIC, allow_private_hosts=True)
+    policy = OriginPolicy(PUBLIC, HostPolicy(allow_private=True))
     with pytest.raises(ProtocolViolation) as caught:
         policy.check_addresses("cas.example", 443, ["93.184.215.14", address])
     assert "--allow-private-hosts" not in str(caught.value)
@@ -246,7 +269,7 @@ async def main(allowed):
         return answer(302, location=f"{inside.url}/x")
 
     async with serving(storage, host="10.9.9.9") as inside, serving(hub, host="93.184.215.14") as server:
-        async with client_of(server.url, allow_private_hosts=allowed) as client:
+        async with client_of(server.url, allow_private=allowed) as client:
             try:
                 print((await client.request(f"{server.url}/x", "x")).body.decode())
             except ProtocolViolation as error:

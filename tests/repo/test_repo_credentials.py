@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from flat_settings import flat_settings
+from flat_settings import flat_settings, open_engine
 
 from xetfs.credentials import open_token_file
 from xetfs.errors import AuthRequired, XetfsError
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
-from xetfs.repo import open_engine
 from xetfs.testhub import open_test_hub
 
 REPO = "owner/secret"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from flat_settings import flat_settings
+from flat_settings import flat_settings, open_engine
 
 from xetfs.credentials import FixedToken
 from xetfs.errors import (
@@ -31,7 +31,7 @@ from xetfs.hub.client import HubClient
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.shelf import Shelf
-from xetfs.repo import Engine, Node, RepoView, open_engine
+from xetfs.repo import Engine, Node, RepoView
 from xetfs.repo import engine as engine_module
 from xetfs.secret import Secret
 from xetfs.testhub import Fault, StoredFile, TestHub, open_test_hub

@@ -10,12 +10,12 @@ from urllib.parse import parse_qs
 
 import pytest
 import trio
-from flat_settings import flat_settings
+from flat_settings import flat_settings, open_engine
 from loopback import Asked, answer, serving
 
 from xetfs.errors import AccessDenied, EntryNotFound, ProtocolViolation, RateLimited, Unavailable, XetfsError
 from xetfs.protocol.names import RepoRef
-from xetfs.repo import Engine, open_engine
+from xetfs.repo import Engine
 
 COMMIT = "d9" * 20
 PAGE = 1000

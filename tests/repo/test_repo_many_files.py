@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flat_settings import flat_settings
+from flat_settings import flat_settings, open_engine
 
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
-from xetfs.repo import open_engine
 from xetfs.repo.engine import READERS_KEPT_MAX
 from xetfs.testhub import open_test_hub
 

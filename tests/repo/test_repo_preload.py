@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from flat_settings import flat_settings
+from flat_settings import flat_settings, open_engine
 from huggingface_hub.utils import filter_repo_objects
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +19,7 @@ from xetfs.errors import ProtocolViolation, Unavailable
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.file import FileReader
-from xetfs.repo import Engine, RepoView, open_engine, patience, preload
+from xetfs.repo import Engine, RepoView, patience, preload
 from xetfs.repo.preload import Preload, matches, open_preload
 from xetfs.repo.verify import find
 from xetfs.testhub import Fault, StoredFile, TestHub, open_test_hub

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import trio.testing
-from flat_settings import flat_settings
+from flat_settings import flat_settings, open_engine
 
 from xetfs.errors import RateLimited
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
-from xetfs.repo import Engine, Node, RepoView, open_engine, view
+from xetfs.repo import Engine, Node, RepoView, view
 from xetfs.repo.listing import AHEAD_PAGES
 from xetfs.repo.preload import Preload
 from xetfs.repo.verify import Report, files_under, verify_files

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from flat_settings import flat_settings
+from flat_settings import flat_settings, open_engine
 from trio.testing import wait_all_tasks_blocked
 
 from xetfs.protocol.formats.shards import is_shard_index, shards_of
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
-from xetfs.repo import RepoView, open_engine, shards
+from xetfs.repo import RepoView, shards
 from xetfs.repo.verify import find
 from xetfs.testhub import Fault, StoredFile, TestHub, open_test_hub
 from xetfs.units import KIB, MIB

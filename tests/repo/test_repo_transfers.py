@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from flat_settings import flat_settings
+from flat_settings import flat_settings, open_engine
 
 from xetfs.errors import AccessDenied
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.xorb import Scheme
-from xetfs.repo import RepoView, open_engine
+from xetfs.repo import RepoView
 from xetfs.repo.verify import find
 from xetfs.settings import Settings
 from xetfs.telemetry import CAS_URL_REFRESHES, NET_UNLABELLED

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from flat_settings import flat_settings
+from flat_settings import flat_settings, open_engine
 from store_samples import make_block
 
 from xetfs.protocol.names import RepoRef
@@ -23,7 +23,6 @@ from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.xorb import XorbBlock
 from xetfs.reader.budget import Urgency
 from xetfs.reader.shelf import Shelf
-from xetfs.repo import open_engine
 from xetfs.store.api import DISK_HANGS, Block
 from xetfs.store.memory import MemoryBlock, MemoryStore
 from xetfs.telemetry import Counters

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import small_hub
 import trio
-from flat_settings import flat_settings
+from flat_settings import flat_settings, open_engine
 from small_hub import EMPTY, LFS, NESTED, PLAIN, REPO, XET
 
 from xetfs import telemetry
@@ -18,7 +18,7 @@ from xetfs.errors import ProtocolViolation, XetfsError
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.filemap import Level, level_name
-from xetfs.repo import RepoView, engine, open_engine
+from xetfs.repo import RepoView, engine
 from xetfs.repo.verify import find
 from xetfs.settings import Settings
 from xetfs.testhub import Fault, TestHub, open_test_hub

@@ -22,6 +22,7 @@ from xetfs.cli.config import Choices
 from xetfs.cli.exits import Exit
 from xetfs.cli.verify import exit_code, find_mount, settings_like, target_in
 from xetfs.errors import CorruptData, EntryNotFound, InvalidArgument, MountpointUnusable, Offline
+from xetfs.hub.endpoint import Hub
 from xetfs.repo.verify import Report, Verdict
 from xetfs.units import GIB
 
@@ -209,9 +210,9 @@ def test_a_path_in_a_mount_is_of_the_commit_that_is_mounted(tmp_path: Path) -> N
 def test_the_limit_of_a_mounts_cache_is_kept(tmp_path: Path) -> None:
     document = {"endpoint": "https://huggingface.co", "cache_dir": "/mine", "cache_bytes_max": 50 * GIB}
     settings = flat_settings(cache_dir=tmp_path, cache_bytes_max=20 * GIB)
-    found = settings_like(document, settings, Choices())
+    found = settings_like(document, Hub(), settings, Choices())
     assert (str(found.store.cache_dir), found.store.cache_bytes_max) == ("/mine", 50 * GIB)
-    assert settings_like(document, settings, Choices(cache_size="20G")).store.cache_bytes_max == 20 * GIB
-    assert settings_like(document, settings, Choices(cache_dir=tmp_path)) == settings
+    assert settings_like(document, Hub(), settings, Choices(cache_size="20G")).store.cache_bytes_max == 20 * GIB
+    assert settings_like(document, Hub(), settings, Choices(cache_dir=tmp_path)) == settings
     with pytest.raises(InvalidArgument):
-        settings_like({**document, "endpoint": "https://hub.example"}, settings, Choices())
+        settings_like(document, Hub("https://hub.example"), settings, Choices())

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import small_hub
 import trio
-from flat_settings import flat_settings
+from flat_settings import flat_settings, open_engine
 from small_hub import EMPTY, LFS, NESTED, PLAIN, XET
 
 from xetfs.errors import EntryNotFound, NotADirectory, Offline, Unavailable
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.filemap import Level
-from xetfs.repo import Engine, RepoView, open_engine
+from xetfs.repo import Engine, RepoView
 from xetfs.repo.verify import UNREACHABLE_MAX, Report, Verdict, files_under, find, verify_files
 from xetfs.testhub import Fault, TestHub, open_test_hub
 from xetfs.units import MIB

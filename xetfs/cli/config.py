@@ -1,4 +1,4 @@
-"""Arguments and environment → Settings.
+"""Arguments and environment → Hub and Settings.
 
 The variables are those of huggingface_hub (utils/_auth.py, constants.py), so that what works there works here; a token comes
 from a variable or a file, never from an argument, which every user of the machine could read. Everything is judged here, before
@@ -18,8 +18,9 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from xetfs.credentials import Credentials, FixedToken, checked_token, open_token_file
-from xetfs.errors import InvalidArgument, ProtocolViolation
-from xetfs.protocol.urls import split_url
+from xetfs.errors import InvalidArgument
+from xetfs.hub.endpoint import PUBLIC_ENDPOINT, Hub, checked_endpoint
+from xetfs.net.origins import HostPolicy
 from xetfs.secret import Secret
 from xetfs.settings import PROXY_SCHEMES, NetSettings, ReaderSettings, Settings, StoreSettings
 from xetfs.units import MIB
@@ -31,7 +32,6 @@ CACHE_BYTES_MIN: Final = 64 * MIB
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?b?)", re.IGNORECASE)
 _POWER: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _TRUE: Final = frozenset({"1", "ON", "YES", "TRUE"})
-_DEFAULT_ENDPOINT: Final = "https://huggingface.co"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +48,18 @@ class Choices:
     allow_private_hosts: bool = False
 
 
+def hub_from(choices: Choices, env: Mapping[str, str]) -> Hub:
+    """The Hub to ask, with the user's token. Raises InvalidArgument."""
+    allow_private = choices.allow_private_hosts or _is_set(env, "XETFS_ALLOW_PRIVATE_HOSTS")
+    return Hub(find_endpoint(env), find_credentials(choices.token_file, env), HostPolicy(allow_private=allow_private))
+
+
 def settings_from(choices: Choices, env: Mapping[str, str]) -> Settings:
     """Raises InvalidArgument. Paths come out absolute, as a daemon changes its directory."""
-    endpoint = find_endpoint(env)
     offline = choices.offline or _is_set(env, "HF_HUB_OFFLINE") or _is_set(env, "TRANSFORMERS_OFFLINE")
     if offline and not choices.cache:
         raise InvalidArgument("offline, with --no-cache there is nothing to serve", hint="leave out one of them")
     return Settings(
-        endpoint=endpoint,
-        credentials=find_credentials(choices.token_file, env),
         offline=offline,
         xet=not _is_set(env, "HF_HUB_DISABLE_XET"),
         reader=ReaderSettings(verify=choices.verify),
@@ -67,11 +70,10 @@ def settings_from(choices: Choices, env: Mapping[str, str]) -> Settings:
         ),
         net=NetSettings(
             # Requests never go from https down to http, so an https Hub needs no http proxy, and that variable may be anything.
-            http_proxy=find_proxy("http", env) if endpoint.startswith("http:") else None,
+            http_proxy=find_proxy("http", env) if find_endpoint(env).startswith("http:") else None,
             https_proxy=find_proxy("https", env),
             no_proxy=tuple(_first(env, "no_proxy", "NO_PROXY").replace(",", " ").split()),
             ca_paths=find_ca_paths(env),
-            allow_private_hosts=choices.allow_private_hosts or _is_set(env, "XETFS_ALLOW_PRIVATE_HOSTS"),
             multirange=_is_set(env, "HF_XET_CLIENT_ENABLE_MULTIRANGE_FETCHING"),
         ),
     )
@@ -134,17 +136,7 @@ def _cache_bytes(text: str) -> int:
 
 def find_endpoint(env: Mapping[str, str]) -> str:
     """HF_ENDPOINT or the public Hub, without a slash at the end; it may have a path. Raises InvalidArgument."""
-    text = (env.get("HF_ENDPOINT") or _DEFAULT_ENDPOINT).rstrip("/")
-    try:
-        split_url(text, "HF_ENDPOINT is not usable")
-    except ProtocolViolation as exc:
-        raise InvalidArgument(exc.message, hint="write https://host or http://host:port/path") from None
-    parts = urlsplit(text)
-    if "?" in text or any(part in ("", ".", "..") for part in parts.path.split("/")[1:]):
-        raise InvalidArgument(
-            "HF_ENDPOINT has a query, or a path that leads nowhere", hint="expected https://host or http://host:port/path"
-        )
-    return text
+    return checked_endpoint(env.get("HF_ENDPOINT") or PUBLIC_ENDPOINT, "HF_ENDPOINT")
 
 
 def find_credentials(token_file: Path | None, env: Mapping[str, str]) -> Credentials | None:

@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from xetfs.cli.config import DEFAULT_CACHE_SIZE, Choices, settings_from
+from xetfs.cli.config import DEFAULT_CACHE_SIZE, Choices, hub_from, settings_from
 from xetfs.cli.daemon import Failed, Ready, Started, run_in_background
 from xetfs.cli.exits import Exit
 from xetfs.cli.status import printable, size
 from xetfs.errors import InvalidArgument, MachineUnfit, NotFound, Unavailable, XetfsError
+from xetfs.hub.endpoint import Hub
 from xetfs.protocol.names import RepoRef
 from xetfs.settings import Settings
 
@@ -56,6 +57,7 @@ class MountPlan:
 
     ref: RepoRef
     path: Path
+    hub: Hub
     settings: Settings
     allow_other: bool
     prefetch: tuple[str, ...]
@@ -130,7 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
         offline=arguments.offline,
         verify=arguments.verify,
     )
-    settings = settings_from(choices, os.environ)
+    hub, settings = hub_from(choices, os.environ), settings_from(choices, os.environ)
     # Nothing is made before all of this is known to be usable: what is refused leaves no trace.
     path = check_mountpoint(arguments.directory)
     log: Path | None = None
@@ -138,11 +140,11 @@ def run(arguments: argparse.Namespace) -> int:
         log = arguments.log_file.absolute() if arguments.log_file is not None else log_file(path, os.environ)
     check_places(path, settings.store.cache_dir, log)
     if arguments.allow_other:
-        check_allow_other(settings)
+        check_allow_other(hub)
     os.umask(0o077)
     if log is not None:
         logs.open_log(log)
-    plan = MountPlan(ref, path, settings, arguments.allow_other, tuple(arguments.prefetch), arguments.verbose, log)
+    plan = MountPlan(ref, path, hub, settings, arguments.allow_other, tuple(arguments.prefetch), arguments.verbose, log)
     if log is None or arguments.foreground:
         serve(plan, tell)
         return Exit.OK
@@ -202,11 +204,11 @@ def check_places(mountpoint: Path, cache_dir: Path | None, log: Path | None) -> 
             raise InvalidArgument(f"{what} {place} would lie inside the mount", hint=hint)
 
 
-def check_allow_other(settings: Settings) -> None:
+def check_allow_other(hub: Hub) -> None:
     """Raises MachineUnfit when this user may not let others in; warns when that lends them a token."""
     if os.geteuid() != 0 and not _user_allow_other():
         raise MachineUnfit("--allow-other is not allowed here", hint=f"add the line 'user_allow_other' to {FUSE_CONF}")
-    if settings.credentials is not None:
+    if hub.credentials is not None:
         print("xetfs: warning: --allow-other lets every user of this machine read what your token can", file=sys.stderr)
 
 
@@ -256,7 +258,7 @@ async def _serve(plan: MountPlan, ready: Ready) -> None:
     path = plan.path
     kept = record_file(path, os.environ)
     async with open_engine(plan.settings) as engine, AsyncExitStack() as stack:
-        view = await _open_repo(engine, plan.ref)
+        view = await _open_repo(engine, plan.ref, plan.hub)
         preload = await _open_preload(engine, view, plan.prefetch, stack)
         answer = partial(_describe, engine, view, preload, path, plan.settings, time.monotonic())
         control = str(control_socket(path, os.environ))
@@ -314,12 +316,12 @@ async def _describe(
     return await describe_mount(engine, view, path, settings, progress, uptime_s=time.monotonic() - since_s)
 
 
-async def _open_repo(engine: Engine, ref: RepoRef) -> RepoView:
+async def _open_repo(engine: Engine, ref: RepoRef, hub: Hub) -> RepoView:
     import trio
 
     with trio.move_on_after(OPEN_S):
         try:
-            return await engine.open_repo(ref)
+            return await engine.open_repo(ref, hub)
         except NotFound as exc:
             exc.hint = _hint_for_missing(ref) or exc.hint
             raise

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from xetfs.cli.config import Choices, settings_from
+from xetfs.cli.config import Choices, hub_from, settings_from
 from xetfs.cli.exits import Exit, exit_of
 from xetfs.cli.status import describe, duration, printable, size
 from xetfs.errors import InvalidArgument, MountpointUnusable, Unavailable
+from xetfs.hub.endpoint import Hub
 from xetfs.protocol.names import RepoRef, parse_commit_id
 from xetfs.settings import Settings
 
@@ -82,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         offline=arguments.offline,
     )
     # Parts are proven on the way where they can be: what a run that is broken off leaves in the cache is as sure as a mount's.
-    settings = settings_from(choices, os.environ)
+    hub, settings = hub_from(choices, os.environ), settings_from(choices, os.environ)
     settings = replace(settings, reader=replace(settings.reader, whole_checks=False))
     mountpoint = find_mount(arguments.what)
     if mountpoint is None:
@@ -90,12 +91,12 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         document = ask_mount(mountpoint, os.environ)
         target = target_in(document, Path(arguments.what), mountpoint)
-        settings = settings_like(document, settings, choices)
+        settings = settings_like(document, hub, settings, choices)
     _log(verbose=arguments.verbose)
 
     import trio
 
-    return trio.run(_verify, target, settings, arguments.deep, arguments.json)
+    return trio.run(_verify, target, hub, settings, arguments.deep, arguments.json)
 
 
 def _log(*, verbose: bool) -> None:
@@ -155,10 +156,10 @@ def target_in(document: Mapping[str, Any], path: Path, mountpoint: Path) -> Repo
     return replace(ref, subfolder="/".join(part for part in parts if part))
 
 
-def settings_like(document: Mapping[str, Any], settings: Settings, choices: Choices) -> Settings:
+def settings_like(document: Mapping[str, Any], hub: Hub, settings: Settings, choices: Choices) -> Settings:
     """The cache of the mount, unless another was chosen. Raises InvalidArgument if the mount is of another Hub: this
     environment's token is not for that one."""
-    if document["endpoint"] != settings.endpoint:
+    if document["endpoint"] != hub.endpoint:
         raise InvalidArgument("that mount is of another Hub", hint=f"set HF_ENDPOINT={document['endpoint']}, and its token")
     if choices.cache_dir is not None or document["cache_dir"] is None:
         return settings
@@ -170,19 +171,19 @@ def settings_like(document: Mapping[str, Any], settings: Settings, choices: Choi
 # Doing it
 
 
-async def _open(engine: Engine, target: RepoRef) -> tuple[RepoView, Node]:
+async def _open(engine: Engine, target: RepoRef, hub: Hub) -> tuple[RepoView, Node]:
     """The whole repo, and the file or folder in it that is to be proven."""
     from xetfs.repo.readings import open_first
     from xetfs.repo.verify import find
 
     async def open_one(ref: RepoRef) -> tuple[RepoView, Node]:
-        view = await engine.open_repo(replace(ref, subfolder="", others=()))
+        view = await engine.open_repo(replace(ref, subfolder="", others=()), hub)
         return view, await find(view, ref.subfolder)
 
     return await open_first(target.readings, open_one)
 
 
-async def _verify(target: RepoRef, settings: Settings, deep: bool, as_json: bool) -> int:
+async def _verify(target: RepoRef, hub: Hub, settings: Settings, deep: bool, as_json: bool) -> int:
     import trio
 
     from xetfs.repo import open_engine
@@ -200,7 +201,7 @@ async def _verify(target: RepoRef, settings: Settings, deep: bool, as_json: bool
         if sys.stderr.isatty():
             nursery.start_soon(_show_progress, report, lambda: done)
         with trio.move_on_after(OPEN_S) as limit:
-            view, node = await _open(engine, target)
+            view, node = await _open(engine, target, hub)
         if limit.cancelled_caught:
             raise Unavailable(f"{target}: no answer from the Hub within {OPEN_S:g} s", hint="check the network")
         files = await files_under(view, node)

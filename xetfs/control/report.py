@@ -37,7 +37,7 @@ async def describe_mount(
         "subfolder": view.ref.subfolder,
         "revision": view.ref.revision,
         "commit": view.commit,
-        "endpoint": settings.endpoint,
+        "endpoint": view.hub.endpoint,
         "offline": settings.offline,
         "verify": settings.reader.verify,
         "cache_dir": str(settings.store.cache_dir) if settings.store.cache_dir is not None else None,

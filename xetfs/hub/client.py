@@ -15,6 +15,7 @@ from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
 
 from xetfs.errors import AccessDenied, EntryNotFound, ProtocolViolation, Unavailable, XetfsError
+from xetfs.hub.endpoint import Hub
 from xetfs.hub.locations import Locations
 from xetfs.hub.quota import Quotas
 from xetfs.hub.refusals import error_of_refusal
@@ -28,7 +29,6 @@ from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.tree import ParsedPage, RepoInfo, XetToken, parse_next_link, parse_repo_info, parse_tree_page, parse_xet_token
 from xetfs.protocol.urls import split_url
 from xetfs.secret import Secret
-from xetfs.settings import Settings
 from xetfs.telemetry import HUB_BYTES, HUB_REQUESTS, HUB_TOKEN_REFRESHES
 
 PAGE_ENTRIES: Final = 1000
@@ -63,15 +63,16 @@ class TreeCursor:
 
 
 class HubClient:
-    """One per engine."""
+    """One per Hub value: what it has been sent to (signed URLs) is for its credentials only."""
 
-    def __init__(self, http: HttpClient, settings: Settings) -> None:
+    def __init__(self, http: HttpClient, hub: Hub) -> None:
+        """http: a client for the endpoint and host policy of `hub`."""
         self._http = http
-        self._endpoint = settings.endpoint.rstrip("/")
+        self._endpoint = hub.endpoint
         self._path = urlsplit(self._endpoint).path
         self._locations = Locations()
         self.quotas = Quotas()
-        self._credentials = None if settings.credentials is None else Bearer(Origin.of(self._endpoint), settings.credentials)
+        self._credentials = None if hub.credentials is None else Bearer(Origin.of(self._endpoint), hub.credentials)
 
     def __repr__(self) -> str:
         return f"HubClient({self._endpoint})"

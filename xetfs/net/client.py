@@ -1,4 +1,7 @@
-"""HttpClient: the one way out of the house.
+"""HttpClient: the only HTTP client; every request goes through it.
+
+One `Network` per engine owns the connections; each Hub has a client of its own, which sends every request under that Hub's policy
+(net/origins.py). Connections are shared between clients of one policy only, so that none made under a looser one is used.
 
 `request` is for small answers: read whole, bounded, redirects followed, tried again when that may help. `stream` is for data:
 one attempt, whose body is taken piece by piece or filled into a buffer; whoever asked repeats it with `retrying`, since only they
@@ -17,7 +20,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -28,11 +31,11 @@ import trio
 
 from xetfs import __version__
 from xetfs.errors import Offline, ProtocolViolation, Unavailable
-from xetfs.net.connector import Connector, Unanswered, Unreached
+from xetfs.net.connector import Unanswered, Unreached
 from xetfs.net.download import Download
 from xetfs.net.failures import error_of_exception, error_of_status, is_retried_status
 from xetfs.net.hedging import Hedger, hedge_after_s
-from xetfs.net.origins import REDIRECTS_MAX, Bearer, Origin, OriginPolicy
+from xetfs.net.origins import PUBLIC_HOSTS, REDIRECTS_MAX, Bearer, HostPolicy, Origin, OriginPolicy
 from xetfs.net.pace import Kind
 from xetfs.net.pool import OriginPools, Turn
 from xetfs.net.proxies import Proxies
@@ -66,28 +69,42 @@ class Answer:
     redirected: bool = False
 
 
-class HttpClient:
-    """One per engine. Not for threads. Made by open_http_client."""
+class Network:
+    """The connections of one engine, and what its clients share. Made by open_network. Not thread-safe."""
 
     def __init__(self, settings: Settings, counters: Counters, nursery: trio.Nursery) -> None:
         """nursery: for tasks that belong to no request; they are to be started by net/detached.py."""
         self.nursery = nursery
         self.settings = settings
         self.counters = counters
-        self.policy = OriginPolicy(settings.endpoint, allow_private_hosts=settings.net.allow_private_hosts)
-        self._parse_url = lru_cache(maxsize=URLS_PARSED_MAX)(httpx.URL)
-        self._hedger = Hedger(counters)
-        self._proxies = Proxies(settings.net)
-        connector, context = Connector(self._check_addresses), make_ssl_context(settings.net.ca_paths)
-        self._pools = OriginPools(settings.net, connector, context, self._proxies, counters, nursery)
+        self.parse_url = lru_cache(maxsize=URLS_PARSED_MAX)(httpx.URL)
+        self.hedger = Hedger(counters)
+        context, proxies = make_ssl_context(settings.net.ca_paths), Proxies(settings.net)
+        self.pools = OriginPools(settings.net, context, proxies, counters, nursery)
+        self._clients: dict[tuple[str, HostPolicy], HttpClient] = {}
 
-    def _check_addresses(self, host: str, port: int, addresses: Sequence[str]) -> None:
-        if not self._proxies.is_proxy(host, port):  # what a proxy connects to is out of sight
-            self.policy.check_addresses(host, port, addresses)
+    def client(self, endpoint: str, hosts: HostPolicy = PUBLIC_HOSTS) -> HttpClient:
+        """Return the client for requests on behalf of the Hub at `endpoint`: the same one each time.
 
-    async def aclose(self) -> None:
-        """Close every connection. Never waits."""
-        await self._pools.aclose()
+        Raises ProtocolViolation for an endpoint that is not a URL.
+        """
+        key = (endpoint, hosts)
+        if key not in self._clients:
+            self._clients[key] = HttpClient(self, OriginPolicy(endpoint, hosts))
+        return self._clients[key]
+
+
+class HttpClient:
+    """Sends requests on behalf of one Hub. Made by Network.client. Not thread-safe."""
+
+    def __init__(self, network: Network, policy: OriginPolicy) -> None:
+        self.nursery = network.nursery
+        self.settings = network.settings
+        self.counters = network.counters
+        self.policy = policy
+        self._parse_url = network.parse_url
+        self._hedger = network.hedger
+        self._pools = network.pools
 
     async def retrying(self, attempt: Callable[[int], Awaitable[T]]) -> T:
         """Call `attempt` with its number, again while its errors are worth it; see net/retry.py."""
@@ -103,7 +120,7 @@ class HttpClient:
 
         Two calls at the same time must do no harm to each other. See net/hedging.py.
         """
-        pool = await self._pools.get(origin)
+        pool = await self._pools.get(origin, self.policy)
         return await self._hedger.run(attempt, after_s=hedge_after_s(pool.paces["data"], length), may=lambda: pool.spare)
 
     async def request(
@@ -187,7 +204,7 @@ class HttpClient:
             raise Offline(f"{what}: not at hand, and offline")
         parts = self.policy.check_url(url, what)
         origin = Origin.of_parts(parts)
-        pool = await self._pools.get(origin)
+        pool = await self._pools.get(origin, self.policy)
         await pool.reach.check(what)
         async with pool.turn(kind) as turn:
             patience_s = turn.pace.patience_s(number)
@@ -264,8 +281,8 @@ def _decode(body: bytes, download: Download, bytes_max: int) -> bytes:
 
 
 @asynccontextmanager
-async def open_http_client(settings: Settings, counters: Counters) -> AsyncIterator[HttpClient]:
-    """The client of an engine, closed with all its tasks and connections at the end.
+async def open_network(settings: Settings, counters: Counters) -> AsyncIterator[Network]:
+    """The network of an engine, closed with all its tasks and connections at the end.
 
     An error of the block comes out as it is, not in a group.
     """
@@ -273,11 +290,11 @@ async def open_http_client(settings: Settings, counters: Counters) -> AsyncItera
     try:
         async with trio.open_nursery() as nursery:
             try:
-                client = HttpClient(settings, counters, nursery)
+                network = Network(settings, counters, nursery)
                 try:
-                    yield client
+                    yield network
                 finally:
-                    await client.aclose()
+                    await network.pools.aclose()
             except BaseException as exc:  # raised again below, outside of the nursery, which would wrap it into a group
                 failure = exc
             nursery.cancel_scope.cancel()

@@ -108,17 +108,31 @@ def address_kind(text: str) -> AddressKind:
     return "public" if address.is_global else "private"
 
 
+@dataclass(frozen=True, slots=True)
+class HostPolicy:
+    """Which hosts a Hub may lead to.
+
+    allow_private: hosts at private addresses, as company networks and some VPNs need. Any server on the way can then have
+    requests sent into the user's network, though no token to it.
+    """
+
+    allow_private: bool = False
+
+
+PUBLIC_HOSTS: Final = HostPolicy()
+
+
 class OriginPolicy:
     """The rules above for one endpoint. What the endpoint's own name resolves to is learned when it is first connected to.
 
     An endpoint with a path may redirect as the Hub behind it does: to a path of the Hub, which is one below its own.
     """
 
-    def __init__(self, endpoint: str, *, allow_private_hosts: bool = False) -> None:
+    def __init__(self, endpoint: str, hosts: HostPolicy = PUBLIC_HOSTS) -> None:
         parts = split_url(endpoint, "endpoint")
         self.endpoint = Origin.of_parts(parts)
         self._path = urlsplit(endpoint).path.rstrip("/")
-        self._kinds: set[AddressKind] = {"public", "private"} if allow_private_hosts else {"public"}
+        self._kinds: set[AddressKind] = {"public", "private"} if hosts.allow_private else {"public"}
         if _is_address(parts.host):
             self._kinds.add(address_kind(parts.host))
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import httpx
@@ -20,7 +21,7 @@ import trio
 
 from xetfs.errors import Unavailable
 from xetfs.net.connector import Connector
-from xetfs.net.origins import Origin
+from xetfs.net.origins import Origin, OriginPolicy
 from xetfs.net.pace import Kind, Pace
 from xetfs.net.places import Place, Places
 from xetfs.net.proxies import Proxies, proxy_name, proxy_port
@@ -109,12 +110,14 @@ class Turn:
 
 
 class OriginPools:
-    """The pools of a client, by origin, made when first needed and dropped when idle and too many."""
+    """The pools of an engine, by origin and policy, made when first needed and dropped when idle and too many.
+
+    A connection is made, and its address judged, under one policy, so it is never used under another.
+    """
 
     def __init__(
         self,
         settings: NetSettings,
-        connector: Connector,
         context: ssl.SSLContext,
         proxies: Proxies,
         counters: Counters,
@@ -125,33 +128,38 @@ class OriginPools:
         self._nursery = nursery
         self._settings = settings
         self._proxies = proxies
-        self._connector = connector
         self._wire = memoryview(bytearray(WIRE_BYTES))
         self._context = context
-        self._pools: dict[Origin, OriginPool] = {}
+        self._pools: dict[tuple[Origin, OriginPolicy], OriginPool] = {}
 
-    async def get(self, origin: Origin) -> OriginPool:
+    async def get(self, origin: Origin, policy: OriginPolicy) -> OriginPool:
         """Raises Unavailable when too many origins are in use at once."""
-        pool = self._pools.pop(origin, None)
+        key = (origin, policy)
+        pool = self._pools.pop(key, None)
         if pool is None:
+            connector = Connector(partial(self._check_addresses, policy))
             proxy = self._proxies.for_origin(origin)
-            reach = self._reach_of(origin, proxy)
-            pool = OriginPool(self._settings, self._connector, self._context, self._wire, proxy, reach, self._nursery)
-        self._pools[origin] = pool  # to the end: the first is the one unused for longest
+            reach = self._reach_of(origin, proxy, connector)
+            pool = OriginPool(self._settings, connector, self._context, self._wire, proxy, reach, self._nursery)
+        self._pools[key] = pool  # to the end: the first is the one unused for longest
         if len(self._pools) > ORIGINS_MAX:
             idle = next((old for old, its in self._pools.items() if its is not pool and not its.busy), None)
             if idle is None:
-                del self._pools[origin]
+                del self._pools[key]
                 raise Unavailable(f"{origin}: too many different servers at once")
             await self._pools.pop(idle).aclose()
         return pool
 
-    def _reach_of(self, origin: Origin, proxy: httpx.Proxy | None) -> Reach:
+    def _check_addresses(self, policy: OriginPolicy, host: str, port: int, addresses: Sequence[str]) -> None:
+        if not self._proxies.is_proxy(host, port):  # what a proxy connects to is out of sight
+            policy.check_addresses(host, port, addresses)
+
+    def _reach_of(self, origin: Origin, proxy: httpx.Proxy | None, connector: Connector) -> Reach:
         """Of the server, or of the proxy on the way to it: that one tells by its own answers what is behind it."""
         host, port = (origin.host, origin.port) if proxy is None else (proxy.url.host, proxy_port(proxy))
 
         async def connect(timeout_s: float) -> None:
-            (await self._connector.connect(host, port, timeout_s)).close()
+            (await connector.connect(host, port, timeout_s)).close()
 
         server = str(origin) if proxy is None else f"the proxy {proxy_name(proxy)}"
         patience_s = self._settings.outage_patience_s

@@ -22,8 +22,8 @@ from xetfs.cas.client import CasClient
 from xetfs.cas.facts import ServerFacts
 from xetfs.errors import StoreFailed
 from xetfs.hub.client import HubClient
-from xetfs.hub.quota import Quotas
-from xetfs.net.client import HttpClient, open_http_client
+from xetfs.hub.endpoint import Hub
+from xetfs.net.client import Network, open_network
 from xetfs.protocol import formats
 from xetfs.protocol.memory import release_unused
 from xetfs.protocol.names import RepoRef
@@ -86,63 +86,77 @@ class EngineStatistics:
     detours: Mapping[str, str]
 
 
+class _HubAccess:
+    """What the repos of one Hub share: its clients, and what is known of it."""
+
+    def __init__(self, hub: Hub, network: Network, shelf: Shelf, settings: Settings) -> None:
+        self.hub = hub
+        self.http = network.client(hub.endpoint, hub.hosts)
+        self.client = HubClient(self.http, hub)
+        self.revisions = Revisions(hub, self.client, shelf, settings)
+        self.detours = Detours(xet=settings.xet)
+
+
 class Engine:
-    def __init__(self, settings: Settings, *, http: HttpClient, shelf: Shelf, nursery: trio.Nursery, counters: Counters) -> None:
+    def __init__(self, settings: Settings, *, network: Network, shelf: Shelf, nursery: trio.Nursery, counters: Counters) -> None:
         self.settings = settings
         self.counters = counters
         self.shelf = shelf
-        self._http = http
-        self._hub = HubClient(http, settings)
+        self._network = network
+        self._hubs: dict[Hub, _HubAccess] = {}
         self._facts = ServerFacts()
         self._nursery = nursery
         self._fetcher = Fetcher(nursery, shelf, settings.reader)
-        self._revisions = Revisions(self._hub, shelf, settings)
         self._readers: OrderedDict[str, FileReader] = OrderedDict()
         self._levels: dict[str, Level | None] = {}
         self._proofs = ProofPolicy(settings.reader.proof_timeout_s, counters)
         self._whole = WholeChecker(shelf, nursery, counters)
-        self._detours = Detours(xet=settings.xet)
 
-    async def open_repo(self, ref: RepoRef) -> RepoView:
-        """The repo at the commit that `ref` is now, its root directory listed.
+    async def open_repo(self, ref: RepoRef, hub: Hub) -> RepoView:
+        """Return the repo at the commit that `ref` is now at a Hub, its root directory listed.
 
         Of a ref that can be read in several ways, the first reading that leads to a directory. Raises RepoNotFound,
         RevisionNotFound, AuthRequired, AccessDenied, Offline, Unavailable and what else stands between these credentials and the
         bytes; EntryNotFound or NotADirectory if there is no such subfolder.
         """
-        return await open_first(await self._revisions.known_first(ref.readings), self._open_reading)
+        access = self._hubs.get(hub)
+        if access is None:
+            access = self._hubs[hub] = _HubAccess(hub, self._network, self.shelf, self.settings)
+        return await open_first(await access.revisions.known_first(ref.readings), partial(self._open_reading, access))
 
-    async def _open_reading(self, ref: RepoRef) -> RepoView:
-        info = await self._revisions.resolve(ref)
-        cas = CasClient(self._http, partial(self._hub.xet_token, info.repo, info.commit), facts=self._facts)
+    async def _open_reading(self, access: _HubAccess, ref: RepoRef) -> RepoView:
+        info = await access.revisions.resolve(ref)
+        cas = CasClient(access.http, partial(access.client.xet_token, info.repo, info.commit), facts=self._facts)
         lister = Lister(
-            self._hub,
+            access.client,
             self.shelf,
-            self.settings.endpoint,
+            access.hub.endpoint,
             info.repo,
             info.commit,
-            on_new=partial(self._prepare, info, cas),
+            on_new=partial(self._prepare, access, info, cas),
             start_soon=self._nursery.start_soon,
         )
         view = RepoView(
             ref,
             info,
+            hub=access.hub,
+            quotas=access.client.quotas,
             lister=lister,
-            open_reader=partial(self._reader, info, cas),
+            open_reader=partial(self._reader, access, info, cas),
             level_of=partial(self._level_of, info),
             nursery=self._nursery,
         )
         await view.children(view.root)
         return view
 
-    def _prepare(self, info: RepoInfo, cas: CasClient) -> None:
+    def _prepare(self, access: _HubAccess, info: RepoInfo, cas: CasClient) -> None:
         """Ask for a token for the CAS: the first read need not wait for it."""
-        if not self._detours.on(_places("", info, cas)):
+        if not access.detours.on(_places("", info, cas)):
             self._nursery.start_soon(cas.prepare)
 
-    def _reader(self, info: RepoInfo, cas: CasClient, entry: TreeEntry) -> FileReader:
+    def _reader(self, access: _HubAccess, info: RepoInfo, cas: CasClient, entry: TreeEntry) -> FileReader:
         """The reader for this content: the one that is there, or a new one."""
-        source = self._source(info, cas, entry)
+        source = self._source(access, info, cas, entry)
         reader = self._readers.get(source.key)
         if reader is None or reader.size != entry.size:
             reader = FileReader(
@@ -159,9 +173,9 @@ class Engine:
         self._readers.move_to_end(source.key)
         return reader
 
-    def _source(self, info: RepoInfo, cas: CasClient, entry: TreeEntry) -> Source:
+    def _source(self, access: _HubAccess, info: RepoInfo, cas: CasClient, entry: TreeEntry) -> Source:
         verify = self.settings.reader.verify
-        plain = PlainSource(entry, self._hub, info.repo, info.commit, self.shelf, self.counters, verify=verify)
+        plain = PlainSource(entry, access.client, info.repo, info.commit, self.shelf, self.counters, verify=verify)
         if entry.file_id is None or not entry.size:
             return plain
         xet = XetSource(
@@ -177,7 +191,7 @@ class Engine:
             names=Names.of(entry),
         )
         places = partial(_places, xet.key, info, cas)
-        return FallbackSource(xet, plain, self._detours, places, self.counters, size=entry.size, verify=verify)
+        return FallbackSource(xet, plain, access.detours, places, self.counters, size=entry.size, verify=verify)
 
     def _drop_idle_readers(self) -> None:
         excess = len(self._readers) - READERS_KEPT_MAX
@@ -193,11 +207,6 @@ class Engine:
             return _level_of_known(reader)
         return self._levels.get(key) if entry.size else Level.FILE
 
-    @property
-    def quotas(self) -> Quotas:
-        """What is left of the Hub's, for work in the background to leave some to others."""
-        return self._hub.quotas
-
     async def wait_served(self) -> None:
         """Wait until no program that waits for bytes now has to any more."""
         for reader in tuple(self._readers.values()):
@@ -212,7 +221,7 @@ class Engine:
             await self.shelf.statistics(),
             MemoryStatistics(budget.held, budget.held_most, budget.limit),
             dict(Counter(levels.values())),
-            self._detours.reasons(),
+            {place: why for access in self._hubs.values() for place, why in access.detours.reasons().items()},
         )
 
     async def flush(self) -> None:
@@ -259,9 +268,9 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     counters = Counters()
     store = await _open_store(settings.store, counters)
     try:
-        async with open_http_client(settings, counters) as http, trio.open_nursery() as nursery:
+        async with open_network(settings, counters) as network, trio.open_nursery() as nursery:
             shelf = Shelf(store, settings.reader.memory_bytes_max, patience_s=settings.store.disk_timeout_s)
-            engine = Engine(settings, http=http, shelf=shelf, nursery=nursery, counters=counters)
+            engine = Engine(settings, network=network, shelf=shelf, nursery=nursery, counters=counters)
             nursery.start_soon(shelf.run_writer)
             nursery.start_soon(engine.run_housekeeping)
             try:

@@ -186,7 +186,7 @@ class Preload:
         await self._under_way.acquire(cost, Urgency(demand=True))  # among windows; the readers' budget knows what these are
         limit = self._under_way.limit
         try:
-            await self._engine.quotas.leave_room()
+            await self._view.quotas.leave_room()
             with trio.move_on_after(YIELD_S):
                 await self._engine.wait_served()
             await reader.bring(span, on_covered)

@@ -27,6 +27,7 @@ from xetfs.errors import (
     XetfsError,
 )
 from xetfs.hub.client import HubClient
+from xetfs.hub.endpoint import Hub
 from xetfs.protocol.names import RepoId, RepoRef, parse_commit_id
 from xetfs.protocol.tree import RepoInfo
 from xetfs.reader.shelf import Shelf
@@ -48,8 +49,9 @@ _FINGERPRINT_KEY = blake3(b"xetfs: fingerprint of the token that could read a re
 
 
 class Revisions:
-    def __init__(self, hub: HubClient, shelf: Shelf, settings: Settings) -> None:
+    def __init__(self, hub: Hub, client: HubClient, shelf: Shelf, settings: Settings) -> None:
         self._hub = hub
+        self._client = client
         self._shelf = shelf
         self._settings = settings
 
@@ -69,12 +71,12 @@ class Revisions:
             return known
         try:
             with trio.fail_after(PATIENCE_S if known is not None else self._settings.operation_deadline_s):
-                info = await self._hub.repo_info(ref.repo, ref.revision)
-                await self._hub.check_readable(info)
+                info = await self._client.repo_info(ref.repo, ref.revision)
+                await self._client.check_readable(info)
         except (Offline, RateLimited, Unavailable, trio.TooSlowError) as exc:
             if known is None:
                 if isinstance(exc, trio.TooSlowError):
-                    raise Unavailable(f"{self._settings.endpoint} does not answer") from None
+                    raise Unavailable(f"{self._hub.endpoint} does not answer") from None
                 raise
             log.warning(
                 "the Hub cannot be reached, serving the last known commit repo=%s commit=%s: %s", ref, known.commit[:12], exc
@@ -136,14 +138,14 @@ class Revisions:
                 await self._shelf.put_record(REVISION_RECORD, key, rights)
 
     def _rights_key(self, repo: RepoId, reader: str) -> str:
-        return f"{self._settings.endpoint} {repo} {reader}"
+        return f"{self._hub.endpoint} {repo} {reader}"
 
     def _key(self, ref: RepoRef, reader: str) -> str:
-        return f"{self._settings.endpoint} {ref.repo}@{ref.revision} {reader}"
+        return f"{self._hub.endpoint} {ref.repo}@{ref.revision} {reader}"
 
     async def _fingerprint(self) -> str:
         """Names the token that is sent now, without telling it."""
-        credentials = self._settings.credentials
+        credentials = self._hub.credentials
         token = await credentials.token() if credentials is not None else None
         if token is None:
             return NOBODY

@@ -16,6 +16,8 @@ from typing import Final, overload
 import trio
 
 from xetfs.errors import EntryNotFound, IsADirectory, NotADirectory, NotFound, ProtocolViolation
+from xetfs.hub.endpoint import Hub
+from xetfs.hub.quota import Quotas
 from xetfs.protocol.formats.shards import is_shard_index
 from xetfs.protocol.hashes import FileId
 from xetfs.protocol.names import CommitId, RepoId, RepoRef
@@ -141,12 +143,17 @@ class RepoView:
         ref: RepoRef,
         info: RepoInfo,
         *,
+        hub: Hub,
+        quotas: Quotas,
         lister: Lister,
         open_reader: Callable[[TreeEntry], FileReader],
         level_of: Callable[[TreeEntry], Level | None],
         nursery: trio.Nursery,
     ) -> None:
+        """quotas: what is left of the Hub's, for work in the background to leave some to others."""
         self.ref = ref
+        self.hub = hub
+        self.quotas = quotas
         self.repo: RepoId = info.repo
         self.commit: CommitId = info.commit
         self.modified_s = int(time.time()) if info.modified_s is None else info.modified_s  # then it is the time of the mount
