@@ -12,6 +12,8 @@ import struct
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import trio
 from fault_bench import User, open_bench, open_user, perform
 
