@@ -16,7 +16,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-from benchlib.compare import compare, describe
+from benchlib.compare import NEEDS, compare, describe
 from benchlib.curves import Curve
 from benchlib.data import MIB, QUICK, Data, Sizes, prepare
 from benchlib.figures import Figure
@@ -91,8 +91,15 @@ def main(given: Sequence[str] | None = None) -> int:
         return 2
     arguments.out.mkdir(parents=True, exist_ok=True)
     arguments.data.mkdir(parents=True, exist_ok=True)
-    scale = arguments.compare is None and any(scenario.group == SCALE for scenario in wanted)
-    data = prepare(arguments.data, sizes_of(arguments), say, scale=scale)
+    lacking = {scenario.name: scenario.missing() for scenario in wanted}
+    for name, missing in lacking.items():
+        if missing:
+            say(f"{name} is left out: {missing}")
+    wanted = [scenario for scenario in wanted if not lacking[scenario.name]]
+    if not wanted:
+        return 2
+    needs = NEEDS if arguments.compare else {part for scenario in wanted for part in scenario.needs}
+    data = prepare(arguments.data, sizes_of(arguments), needs, say)
     if arguments.compare:
         return compare_with(arguments, data)
     work = Path(tempfile.mkdtemp(prefix="run-", dir=arguments.data))
@@ -103,7 +110,8 @@ def main(given: Sequence[str] | None = None) -> int:
         shutil.rmtree(work, ignore_errors=True)
     outcome.write(arguments.out)
     if arguments.docs:
-        parts = {is_scale: {s.name for s in scenarios.values() if (s.group == SCALE) == is_scale} for is_scale in (True, False)}
+        measurable = [scenario for scenario in scenarios.values() if not lacking.get(scenario.name)]
+        parts = {is_scale: {s.name for s in measurable if (s.group == SCALE) == is_scale} for is_scale in (True, False)}
         whole = {is_scale: names <= outcome.samples.keys() for is_scale, names in parts.items()}
         outcome.write_documents(ROOT, figures=whole[False], curves=whole[True])
         if not all(whole.values()):
@@ -141,12 +149,13 @@ def measure(arguments: argparse.Namespace, wanted: Sequence[Scenario], lab: Lab)
     began = time.monotonic()
     for scenario in wanted:
         try:
-            passes = run_rounds(scenario, lab, rounds, say)
-            figures += scenario.figures(lab, passes)
-            curves += scenario.curves(passes)
-            samples[scenario.name] = passes
-            if arguments.profile and scenario.profiled:
-                profiles += profile(scenario, lab, arguments.out)
+            with scenario.setting(lab):
+                passes = run_rounds(scenario, lab, rounds, say)
+                figures += scenario.figures(lab, passes)
+                curves += scenario.curves(passes)
+                samples[scenario.name] = passes
+                if arguments.profile and scenario.profiled:
+                    profiles += profile(scenario, lab, arguments.out)
         except (ReaderFailed, Unproven) as exc:
             failed.append(f"{scenario.name} FAILED: {exc}")
             say(failed[-1])

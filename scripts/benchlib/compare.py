@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Final
 
 from benchlib.counting import Counter, Counts, count_instructions, count_traffic, find_counter
-from benchlib.data import Data
+from benchlib.data import FILES, MODEL, NOISE, Data
 from benchlib.figures import number
 from benchlib.hub import Hub
 from benchlib.lab import Lab
 
 ROUNDS: Final = 3
+NEEDS: Final = (NOISE, MODEL, FILES)
+"""Parts of the data that are read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
-"""What is read: made once, uploaded by the real client, and kept for the next run.
+"""Test data: generated once, uploaded by the real client, and kept for the next run.
 
-    DIR/SIZES/hub/        the directory of the test hub
-    DIR/SIZES/plain/      the same files on this disk, to read beside it
-    DIR/SIZES/data.json   what is there; written last, so that what is half done is made anew
+    DIR/SIZES/hub/        directory of the test hub
+    DIR/SIZES/plain/      the same files on this disk, to compare with
+    DIR/SIZES/data.json   what is complete; a part that is missing here is made again
 
-Everything comes from seeded generators: two machines with the same numpy measure the same bytes.
+Each part is made when a scenario first needs it. Everything comes from seeded generators: two machines with the same numpy
+measure the same bytes.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
 import numpy as np
 
@@ -27,9 +28,20 @@ from benchlib.scale_data import Scale, prepare_scale
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
-FORMAT = 2
+FORMAT = 3
 """Raised when anything below changes what is made."""
 _PIECE = 8 * MIB
+
+NOISE, FLOATS, LARGE, MODEL = "noise", "floats", "large", "model"
+FILES, WHOLE, SCALE = "files", "whole", "scale"
+PARTS: Final = (NOISE, FLOATS, LARGE, MODEL, WHOLE, FILES, SCALE)
+WHOLE_MB: Final = (0.3, 1, 5, 10, 30, 100)
+"""Sizes of the files that are read whole, in 10⁶ bytes."""
+ALIKE: Final = 6
+"""Files of ALIKE_MB that are read at the same time."""
+ALIKE_MB: Final = 10
+FIRST: Final = "first.bin"
+"""A small file, read before anything is measured: the first read of a mount brings requests of its own."""
 
 UPLOAD = """
 import sys
@@ -43,12 +55,12 @@ api.upload_folder(repo_id=repo, folder_path=folder)
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """In bytes, and files."""
+    """Sizes in bytes, and a number of files."""
 
     stream: int = GIB
-    """The file that is read from end to end."""
+    """The files read from end to end."""
     large: int = 4 * GIB
-    """The file in which places are picked."""
+    """The file read at places far apart."""
     model: int = GIB
     files: int = 100_000
 
@@ -60,7 +72,7 @@ QUICK = Sizes(stream=512 * MIB, large=GIB, model=512 * MIB, files=100_000)
 
 
 class Stored(TypedDict):
-    """What the manifest says of a file in the hub: bytes of its chunks, and the names of its xorbs."""
+    """A repo in the manifest: total bytes of its chunks, and the names of its xorbs."""
 
     bytes: int
     xorbs: list[str]
@@ -68,8 +80,8 @@ class Stored(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """One file of one repo. stored_bytes: of its chunks as they lie in xorbs, which is what has to travel at the least. xorbs:
-    their files in the hub."""
+    """One file of one repo. stored_bytes: its chunks as stored in xorbs, the least that has to be transferred. xorbs: their paths
+    in the hub's directory."""
 
     repo: str
     file: str
@@ -85,67 +97,109 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """All that is prepared. files_repo: the repo with one directory of `files` small files; scale: only where it is wanted."""
+    """Everything prepared. contents: by the name of the part; the files read whole share one repo, so they are in it by name.
+    files_repo: a repo with one directory of `files` small files."""
 
     sizes: Sizes
     hub_directory: Path
-    noise: Content
-    floats: Content
-    large: Content
-    model: Content
-    files_repo: str
-    files_plain: Path
+    contents: Mapping[str, Content] = field(default_factory=dict)
     scale: Scale | None = None
+    files_repo: str = f"bench/{FILES}"
+
+    def content(self, name: str) -> Content:
+        """Raises LookupError if it was not prepared: the scenario has to name it in `needs`."""
+        if name not in self.contents:
+            raise LookupError(f"{name} was not prepared")
+        return self.contents[name]
+
+    @property
+    def noise(self) -> Content:
+        return self.content(NOISE)
+
+    @property
+    def large(self) -> Content:
+        return self.content(LARGE)
+
+    @property
+    def model(self) -> Content:
+        return self.content(MODEL)
+
+    @property
+    def files_plain(self) -> Path:
+        return self.hub_directory.parent / "plain" / FILES
 
 
-def prepare(base: Path, sizes: Sizes, say: Callable[[str], None], *, scale: bool) -> Data:
-    """What is there already, or else make it; with files of many sizes, if `scale`."""
-    data = _prepare(base / sizes.name(), sizes, say)
-    return replace(data, scale=prepare_scale(base / sizes.name(), data.hub_directory, say)) if scale else data
+def whole_name(megabytes: float) -> str:
+    return f"{megabytes:g}MB.bin"
 
 
-def _prepare(directory: Path, sizes: Sizes, say: Callable[[str], None]) -> Data:
+def alike_name(number: int) -> str:
+    return f"alike-{number}.bin"
+
+
+def prepare(base: Path, sizes: Sizes, parts: Collection[str], say: Callable[[str], None]) -> Data:
+    """The data for these parts; whatever is missing is made."""
+    directory = base / sizes.name()
     kept = directory / "data.json"
-    if kept.exists():
-        manifest = json.loads(kept.read_text())
-        if manifest["format"] == FORMAT:
-            return _data(directory, sizes, manifest["stored"])
-    shutil.rmtree(directory, ignore_errors=True)
-    (directory / "plain").mkdir(parents=True)
-    stored: dict[str, Stored] = {}
-    held: set[str] = set()
-    makers: Mapping[str, Callable[[Path], None]] = {
-        "noise": lambda path: _write(path / "noise.bin", noise(sizes.stream, seed=1)),
-        "floats": lambda path: _write(path / "floats.bin", floats(sizes.stream, seed=2)),
-        "large": lambda path: _write(path / "large.bin", noise(sizes.large, seed=3)),
-        "model": lambda path: write_model(path / "model.safetensors", sizes.model, seed=4),
-    }
+    manifest: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    if manifest.get("format") != FORMAT:
+        shutil.rmtree(directory, ignore_errors=True)
+        manifest = {"format": FORMAT, "parts": {}}
+    directory.mkdir(parents=True, exist_ok=True)
     hub = directory / "hub"
-    for name, make in makers.items():
-        say(f"making {name}, and uploading it with huggingface_hub and hf_xet")
-        folder = directory / "plain" / name
-        folder.mkdir()
-        make(folder)
-        with Hub(hub) as running:
-            _upload(running, f"bench/{name}", folder)
-        found = _stored_xorbs(hub)
-        stored[name] = {"bytes": sum(found[xorb] for xorb in found.keys() - held), "xorbs": sorted(found.keys() - held)}
-        held |= found.keys()
-    say(f"making a directory of {sizes.files} files")
-    _make_directory(hub, directory / "plain" / "files", sizes.files)
-    kept.write_text(json.dumps({"format": FORMAT, "sizes": asdict(sizes), "stored": stored}))
-    os.sync()
-    return _data(directory, sizes, stored)
+    for part in PARTS:
+        if part in parts and part != SCALE and part not in manifest["parts"]:
+            folder = directory / "plain" / part
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            manifest["parts"][part] = _make(part, folder, hub, sizes, say)
+            os.sync()
+            kept.write_text(json.dumps(manifest))
+    data = Data(sizes, hub, _contents(directory, manifest["parts"]))
+    return replace(data, scale=prepare_scale(directory, hub, say)) if SCALE in parts else data
 
 
-def _data(directory: Path, sizes: Sizes, stored: Mapping[str, Stored]) -> Data:
-    def content(name: str) -> Content:
-        (plain,) = (directory / "plain" / name).iterdir()
-        xorbs = tuple(directory / "hub" / "xorbs" / xorb[:2] / xorb for xorb in stored[name]["xorbs"])
-        return Content(f"bench/{name}", plain.name, plain.stat().st_size, stored[name]["bytes"], plain, xorbs)
+def _make(part: str, folder: Path, hub: Path, sizes: Sizes, say: Callable[[str], None]) -> Stored:
+    if part == FILES:
+        say(f"making a directory of {sizes.files} files")
+        _make_directory(hub, folder, sizes.files)
+        return {"bytes": 0, "xorbs": []}
+    say(f"making {part}, and uploading it with huggingface_hub and hf_xet")
+    for name, pieces in _files(part, sizes).items():
+        with (folder / name).open("wb") as file:
+            file.writelines(pieces)
+    before = _stored_xorbs(hub) if hub.exists() else {}
+    with Hub(hub) as running:
+        _upload(running, f"bench/{part}", folder)
+    found = _stored_xorbs(hub)
+    new = sorted(found.keys() - before.keys())
+    return {"bytes": sum(found[xorb] for xorb in new), "xorbs": new}
 
-    contents: dict[str, Any] = {name: content(name) for name in ("noise", "floats", "large", "model")}
-    return Data(sizes, directory / "hub", **contents, files_repo="bench/files", files_plain=directory / "plain" / "files")
+
+def _files(part: str, sizes: Sizes) -> Mapping[str, Iterator[bytes]]:
+    """The files of a part. Their seeds differ, so that no two have a chunk in common."""
+    if part == WHOLE:
+        megabytes = {FIRST: 0.1, **{whole_name(size): size for size in WHOLE_MB}}
+        megabytes |= {alike_name(number): ALIKE_MB for number in range(ALIKE)}
+        return {name: noise(int(size * 1e6), seed=100 + seed) for seed, (name, size) in enumerate(megabytes.items())}
+    return {
+        NOISE: {"noise.bin": noise(sizes.stream, seed=1)},
+        FLOATS: {"floats.bin": floats(sizes.stream, seed=2)},
+        LARGE: {"large.bin": noise(sizes.large, seed=3)},
+        MODEL: {"model.safetensors": model(sizes.model, seed=4)},
+    }[part]
+
+
+def _contents(directory: Path, parts: Mapping[str, Stored]) -> dict[str, Content]:
+    contents = {}
+    for part, stored in parts.items():
+        if part == FILES:
+            continue
+        xorbs = tuple(directory / "hub" / "xorbs" / xorb[:2] / xorb for xorb in stored["xorbs"])
+        for plain in (directory / "plain" / part).iterdir():
+            name, size = (plain.name, plain.stat().st_size) if part == WHOLE else (part, stored["bytes"])
+            contents[name] = Content(f"bench/{part}", plain.name, plain.stat().st_size, size, plain, xorbs)
+    return contents
 
 
 def noise(size: int, *, seed: int) -> Iterator[bytes]:
@@ -184,7 +238,7 @@ def tensor_shapes(size: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def write_model(path: Path, size: int, *, seed: int) -> None:
+def model(size: int, *, seed: int) -> Iterator[bytes]:
     """A safetensors file: the length of the header, the header, the tensors one after the other."""
     header: dict[str, Any] = {}
     at = 0
@@ -194,16 +248,8 @@ def write_model(path: Path, size: int, *, seed: int) -> None:
         at += length
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for piece in floats(at, seed=seed):
-            file.write(piece)
-
-
-def _write(path: Path, pieces: Iterator[bytes]) -> None:
-    with path.open("wb") as file:
-        for piece in pieces:
-            file.write(piece)
+    yield struct.pack("<Q", len(text)) + text
+    yield from floats(at, seed=seed)
 
 
 def _upload(hub: Hub, repo: str, folder: Path) -> None:

@@ -25,8 +25,9 @@ class Headline:
 
 HEADLINES: Final = (
     Headline("Cold read of a file: rate, over that of `hf_hub_download`", "cold", "rate / hf_hub_download"),
-    Headline("The same on a line of 40 ms and 250 MB/s: share of the line", "line", "share of the line",
-             "share of the line, hf_hub_download"),
+    Headline("The same over a link of 40 ms and 250 MB/s: share of the link", "link", "share of the link",
+             "share of the link, hf_hub_download"),
+    Headline("Read a file of 10 MB whole, cold, at 20 ms: round trips", "whole", "10 MB: sequential round trips"),
     Headline("Load a safetensors model, cold: time, over that of download and load", "model", "time / (hf_hub_download + load)"),
     Headline("Load a quarter of its tensors: share of its bytes fetched", "part", "bytes fetched / stored size of the file"),
     Headline("Read 4 KiB in a large file, cold: bytes moved, with proof", "random", "moved, with proof", "moved, HfFileSystem"),

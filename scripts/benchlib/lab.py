@@ -43,9 +43,10 @@ class ReaderFailed(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One pass of one system. seconds and bytes as the reader saw them; CPU and peak by process: reader, daemon, hub.
+    """One pass of one system. seconds and bytes as the reader saw them; CPU and peak by process: reader, daemon, hub, and server
+    where data comes from another one than the hub. cpu_s has the daemon's event loop too, as "loop", which is part of "daemon".
 
-    The hub's share is not the system's fault, and yet worth seeing: it has the same two cores."""
+    The servers' share is not the system's fault, but worth seeing: they run on the same cores."""
 
     seconds: float
     bytes: int
@@ -76,8 +77,8 @@ class Mounted:
 
 
 class Lab:
-    """See the module. watch: called with the pid of a daemon at the begin of a pass, gives what to call at its end. passes: a
-    number for passes that must differ from those before."""
+    """See the module. watch: called with the pid of a daemon when a pass begins; returns what to call when it ends. passes: a
+    number for passes that must differ from those before. server_pid: of a server beside the hub."""
 
     def __init__(self, hub: Hub, data: Data, base: Path, *, xetfs: Sequence[str] = (sys.executable, "-m", "xetfs")) -> None:
         self.hub = hub
@@ -85,6 +86,7 @@ class Lab:
         self.base = base
         self.warm_caches: dict[str, Path] = {}
         self.passes = 0
+        self.server_pid: int | None = None
         self.watch: Callable[[int], Callable[[], None]] | None = None
         self._xetfs = tuple(xetfs)
 
@@ -108,6 +110,7 @@ class Lab:
     def measure(self, read: Callable[[], list[dict[str, float]]], mounted: Mounted | None = None) -> Sample:
         """Run `read`, which gives what each of its readers saw, and account for it. Readers at the same time count together."""
         pids = {"hub": self.hub.pid} | ({"daemon": mounted.pid} if mounted else {})
+        pids |= {"server": self.server_pid} if self.server_pid else {}
         for pid in pids.values():
             reset_peak(pid)
         self.hub.reset()
@@ -120,6 +123,8 @@ class Lab:
         if ended:
             ended()
         cpu_s = {name: one.cpu_s for name, one in spent.items()} | {"reader": sum(one["cpu_s"] for one in seen)}
+        if mounted:
+            cpu_s["loop"] = spent["daemon"].main_thread_s
         peaks = {name: peak_bytes(pid) for name, pid in pids.items()} | {"reader": int(max(one["peak_bytes"] for one in seen))}
         return Sample(
             seconds=max(one["seconds"] for one in seen),
@@ -191,12 +196,13 @@ class Lab:
         return {**os.environ, **own, "XDG_STATE_HOME": str(self.base / "state"), "XDG_CACHE_HOME": str(self.base / "cache")}
 
     @contextmanager
-    def mount(self, repo: str, cache_dir: Path) -> Iterator[Mounted]:
+    def mount(self, repo: str, cache_dir: Path, *arguments: str) -> Iterator[Mounted]:
         """Mount a repo; the daemon stays in the foreground, so that it is one process whose pid is known."""
         here = Path(tempfile.mkdtemp(prefix="mount-", dir=self.base))
         path, log = here / "at", here / "log"
         path.mkdir()
-        command = self.command("mount", repo, str(path), "--foreground", "--cache-dir", str(cache_dir), "--log-file", str(log))
+        options = ["--foreground", "--cache-dir", str(cache_dir), "--log-file", str(log), *arguments]
+        command = self.command("mount", repo, str(path), *options)
         with self._serving(command, path, log, self.command("umount", str(path))) as pid:
             yield Mounted(path, pid, cache_dir, log)
         shutil.rmtree(here)
@@ -252,9 +258,9 @@ class Lab:
             shutil.rmtree(cache, ignore_errors=True)
 
     @contextmanager
-    def mount_cold(self, repo: str) -> Iterator[Mounted]:
+    def mount_cold(self, repo: str, *arguments: str) -> Iterator[Mounted]:
         """Mounted on an empty cache directory."""
-        with self.cold_cache() as cache, self.mount(repo, cache) as mounted:
+        with self.cold_cache() as cache, self.mount(repo, cache, *arguments) as mounted:
             yield mounted
 
     def warm_cache(self, repo: str, file: str) -> Path:

@@ -21,13 +21,15 @@ _IDLE_CPU_S = 0.002
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """CPU seconds, user and system, of a process; page faults that needed no disk, which is what fresh memory costs."""
+    """CPU seconds, user and system, of a process and of its main thread; page faults that needed no disk, which is the price of
+    fresh memory."""
 
     cpu_s: float
+    main_thread_s: float
     faults: int
 
     def since(self, before: Account) -> Account:
-        return Account(self.cpu_s - before.cpu_s, self.faults - before.faults)
+        return Account(self.cpu_s - before.cpu_s, self.main_thread_s - before.main_thread_s, self.faults - before.faults)
 
 
 def cpu_s(pid: int) -> float:
@@ -49,7 +51,8 @@ def parse_peak(status: str) -> int:
 
 
 def account(pid: int) -> Account:
-    return Account(cpu_s(pid), parse_faults(Path(f"/proc/{pid}/stat").read_text()))
+    scheduled = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text()
+    return Account(cpu_s(pid), int(scheduled.split()[0]) / 1e9, parse_faults(Path(f"/proc/{pid}/stat").read_text()))
 
 
 def peak_bytes(pid: int) -> int:

@@ -135,38 +135,83 @@ def statuses(watch: Watch, directory: str, names: list[str]) -> dict[str, float]
     return {"bytes": 0, "count": len(paths)}
 
 
-def threads(watch: Watch, path: str, length: int, count: int, threads: int, seed: int) -> dict[str, float]:
-    """`count` reads at far places, shared out among threads that use one descriptor."""
+def by_turns(watch: Watch, paths: list[str], block: int) -> dict[str, float]:
+    """Files from end to end at the same time, by one thread: a block of each in turn."""
+    buffer = bytearray(block)
+    total = 0
+    with watch.running():
+        files = {os.open(path, os.O_RDONLY): 0 for path in paths}
+        while files:
+            for file, place in list(files.items()):
+                got = os.preadv(file, [buffer], place)
+                total += got
+                files[file] += got
+                if not got:
+                    os.close(file)
+                    del files[file]
+    return {"bytes": total}
+
+
+def blocks(
+    watch: Watch, path: str, block: int, threads: int, count: int = 0, direct: bool = False, seed: int = 0
+) -> dict[str, float]:
+    """Blocks read by threads that share one descriptor; whoever is free takes the next block. count: so many, anywhere in the
+    file, at page borders, in random order and without a byte in common; 0: all, in the order of the file. direct: past the page
+    cache of the mount."""
     size = os.path.getsize(path)
-    places = list(range(0, size - length, (size - length) // count))[:count]
-    random.Random(seed).shuffle(places)
+    places = iter(scattered_places(size, block, count, seed) if count else range(0, size, block))
     given = [0] * threads
-    file = os.open(path, os.O_RDONLY)
-    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
+    file = os.open(path, os.O_RDONLY | (os.O_DIRECT if direct else 0))
 
     def work(number: int) -> None:
-        for place in places[number::threads]:
-            given[number] += len(os.pread(file, length, place))
+        buffer = mmap.mmap(-1, block)  # aligned, as O_DIRECT asks
+        for place in places:
+            given[number] += _read_block(file, memoryview(buffer), place, min(block, size - place))
 
     _run_side_by_side(watch, threads, work)
     os.close(file)
-    return {"bytes": sum(given), "count": count}
+    expected = count * block if count else size
+    if sum(given) != expected:
+        raise RuntimeError(f"{sum(given)} bytes of {expected}")
+    return {"bytes": expected, "count": count or -(-size // block)}
 
 
-def tensors(watch: Watch, path: str, share: float, seed: int) -> dict[str, float]:
-    """Load a share of the tensors of a safetensors file (by bytes, picked at random), in the order of the file."""
+def _read_block(file: int, buffer: memoryview, place: int, length: int) -> int:
+    done = 0
+    while done < length:
+        got = os.preadv(file, [buffer[done:]], place + done)
+        if not got:
+            break
+        done += got
+    return done
+
+
+def scattered_places(size: int, block: int, count: int, seed: int) -> list[int]:
+    """Raises ValueError when so many blocks do not fit without a byte in common."""
+    pages, needed = size // count // PAGE, -(-block // PAGE)
+    if pages < needed:
+        raise ValueError(f"{count} blocks of {block} bytes do not fit into {size}")
+    chance = random.Random(seed)
+    places = [(number * pages + chance.randrange(pages - needed + 1)) * PAGE for number in range(count)]
+    chance.shuffle(places)
+    return places
+
+
+def tensors(watch: Watch, path: str, share: float = 1, seed: int | None = None) -> dict[str, float]:
+    """Load a share of the tensors of a safetensors file in the order of the file: picked at random with a seed, in a row from the
+    middle of the file without."""
     from safetensors import safe_open
 
     with watch.running():
         return _load_tensors(safe_open, path, share, seed)
 
 
-def _load_tensors(safe_open: Any, path: str, share: float, seed: int) -> dict[str, float]:
+def _load_tensors(safe_open: Any, path: str, share: float = 1, seed: int | None = None) -> dict[str, float]:
     loaded = {}
     with safe_open(path, framework="numpy") as file:
         names = file.offset_keys() if hasattr(file, "offset_keys") else list(file.keys())
-        if share < 1:
-            names = pick(names, int(len(names) * share), seed)
+        count = int(len(names) * share)
+        names = names[(len(names) - count) // 2 :][:count] if seed is None else pick(names, count, seed)
         for name in names:
             loaded[name] = file.get_tensor(name)
     return {"bytes": sum(tensor.nbytes for tensor in loaded.values()), "tensors": len(loaded)}
@@ -204,7 +249,7 @@ def download_tensors(watch: Watch, repo: str, file: str) -> dict[str, float]:
     from safetensors import safe_open
 
     with watch.running():
-        return _load_tensors(safe_open, hf_hub_download(repo, file), 1, 0)
+        return _load_tensors(safe_open, hf_hub_download(repo, file))
 
 
 def ranges(watch: Watch, repo: str, file: str, length: int, places: list[int]) -> dict[str, float]:
@@ -258,8 +303,9 @@ READERS: dict[str, Callable[..., dict[str, float]]] = {
         shuffled,
         random_reads,
         scattered,
-        threads,
         together,
+        by_turns,
+        blocks,
         tensors,
         names,
         statuses,

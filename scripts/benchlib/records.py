@@ -55,7 +55,7 @@ def longest_chain(intervals: Iterable[tuple[float, float]]) -> int:
     """How many of these (start, end) can be picked so that none begins before the one picked before it has ended.
 
     That is the number of round trips that had to wait for each other, or happened to: requests that run side by side count once.
-    Over a line without latency nearly all requests are too short to overlap, so it means something only where there is some.
+    Over a link without latency nearly all requests are too short to overlap, so it means something only where there is some.
     """
     count, free_at = 0, float("-inf")
     for start, end in sorted(intervals, key=lambda interval: interval[1]):

@@ -35,7 +35,7 @@ def _line(figure: Figure) -> str:
     spread = figure.spread
     between = f"{number(spread.low)} … {number(spread.high)}"
     target = str(figure.target) if figure.target else ""
-    return f"  {figure.name:<46.46} {value(figure):>13}  {between:>19}  {target:>8}  {MARK[figure.reached]}".rstrip()
+    return f"  {figure.name:<58.58} {value(figure):>13}  {between:>19}  {target:>8}  {MARK[figure.reached]}".rstrip()
 
 
 def value(figure: Figure) -> str:

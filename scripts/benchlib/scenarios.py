@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from benchlib.curves import Curve
@@ -24,27 +25,39 @@ def no_curves(samples: Samples) -> Sequence[Curve]:
     return ()
 
 
+def as_it_is(lab: Lab) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def always() -> str:
+    return ""
+
+
 class Unproven(RuntimeError):
     """Something was read without a proof: its figures would be of another thing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """systems: in the order in which they take turns; figures, curves: from the passes of each, one per round. profiled: the
-    system whose daemon is watched, "" for none; group: another name to pick it by, with others."""
+    """systems: in the order in which they take turns; figures, curves: from the passes of each, one per round. needs: parts of
+    the data. profiled: the system whose daemon is watched, "" for none; group: another name to pick it by, with others. setting:
+    what all passes run within, such as a hub with other options. missing: what this machine lacks for it, in words, or ""."""
 
     name: str
     title: str
     systems: Mapping[str, Pass]
     figures: Callable[[Lab, Samples], Sequence[Figure]] = no_figures
     curves: Callable[[Samples], Sequence[Curve]] = no_curves
+    needs: tuple[str, ...] = ()
     profiled: str = XETFS
     group: str = ""
+    setting: Callable[[Lab], AbstractContextManager[None]] = as_it_is
+    missing: Callable[[], str] = always
 
 
 def run_rounds(scenario: Scenario, lab: Lab, rounds: int, say: Callable[[str], None]) -> dict[str, list[Sample]]:
-    """Every system in turn, `rounds` times: A B B A, so that what changes on the machine changes for both, and neither
-    always finds what the other left behind."""
+    """Run every system in turn, `rounds` times: A B B A, so that changes of the machine affect both, and neither always runs
+    after the other."""
     samples: dict[str, list[Sample]] = {system: [] for system in scenario.systems}
     order = list(scenario.systems)
     for number in range(rounds):
@@ -59,17 +72,23 @@ def run_rounds(scenario: Scenario, lab: Lab, rounds: int, say: Callable[[str], N
 def all_scenarios() -> dict[str, Scenario]:
     """By name, in the order in which they run."""
     from benchlib import (
+        scenarios_blocks,
         scenarios_cache,
         scenarios_hub,
         scenarios_models,
         scenarios_places,
         scenarios_scale,
+        scenarios_servers,
         scenarios_start,
         scenarios_stream,
+        scenarios_whole,
     )
 
     modules = (
         scenarios_stream,
+        scenarios_whole,
+        scenarios_blocks,
+        scenarios_servers,
         scenarios_places,
         scenarios_models,
         scenarios_start,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+from benchlib.data import NOISE
 from benchlib.figures import Figure, at_least, at_most, each
 from benchlib.lab import GB, Lab, Sample
 from benchlib.scenarios import Samples, Scenario
@@ -32,4 +33,4 @@ def raw_figures(lab: Lab, samples: Samples) -> Sequence[Figure]:
     ]
 
 
-SCENARIOS: Final = (Scenario("hub", "What the hub gives at most", {RAW: raw_pass}, raw_figures, profiled=""),)
+SCENARIOS: Final = (Scenario("hub", "What the hub gives at most", {RAW: raw_pass}, raw_figures, needs=(NOISE,), profiled=""),)

@@ -1,4 +1,4 @@
-"""Reading here and there: cold 4 KiB, warm 4 KiB, many threads on one descriptor."""
+"""Reading 4 KiB here and there: cold and warm."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
 from benchlib.bare_mount import NAME
-from benchlib.data import MIB
+from benchlib.data import LARGE, NOISE
 from benchlib.figures import Figure, at_least, at_most, each, ratios
 from benchlib.lab import Lab, Mounted, ReaderFailed, Sample
 from benchlib.processes import settle
@@ -27,10 +27,6 @@ RTT: Final = 0.040
 RANGES: Final = "HfFileSystem"
 NO_PROOF: Final = "xetfs, no proofs offered"
 WARM_READS: Final = 20_000
-THREADS: Final = 8
-READS_PER_THREAD: Final = 12
-THREADS_RTT: Final = 0.020
-ONE: Final = "xetfs, one thread"
 BARE: Final = "bare pyfuse3"
 
 
@@ -189,43 +185,13 @@ def _cpu_us(sample: Sample) -> float:
     return 1e6 * sample.cpu_s["daemon"] / sample.seen["count"]
 
 
-def threads(count: int) -> Pass:
-    """1 MiB reads at far places, shared out among `count` threads with one descriptor; as many for each thread."""
-
-    def take(lab: Lab) -> Sample:
-        content = lab.data.large
-        with lab.mount_cold(content.repo) as mounted:
-            lab.quiet(content.xorbs, READS_PER_THREAD * count * MIB)
-            arguments: dict[str, Any] = {
-                "path": str(mounted.path / content.file),
-                "length": MIB,
-                "count": READS_PER_THREAD * count,
-            }
-            with lab.hub.shaped({"latency_s": THREADS_RTT}):
-                return lab.measure(lambda: lab.read("threads", **arguments, threads=count, seed=8), mounted)
-
-    return take
-
-
-def thread_figures(lab: Lab, samples: Samples) -> Sequence[Figure]:
-    many, one = samples[XETFS], samples[ONE]
-    what = f"cold 1 MiB reads at far places, one descriptor, 20 ms round trip, {READS_PER_THREAD} for each thread"
-    return [
-        Figure("threads", f"rate of {THREADS} threads / of one", what, "×",
-               ratios(each(many, lambda s: s.bytes_s), each(one, lambda s: s.bytes_s)), at_least(6)),
-        Figure("threads", f"rate of {THREADS} threads", what, "MB/s", each(many, lambda s: s.bytes_s / 1e6)),
-        Figure("threads", "time of one read, one thread", what, "ms", each(one, lambda s: 1e3 * s.seconds / s.seen["count"])),
-        Figure("threads", "bytes fetched / bytes read", what, "×", each(many, lambda s: s.traffic.bytes_all / s.bytes)),
-    ]  # fmt: skip
-
-
 SCENARIOS: Final = (
     Scenario(
         "random",
         "Cold 4 KiB reads at random places",
         {XETFS: cold_places(proof=True), NO_PROOF: cold_places(proof=False), RANGES: hf_places},
         cold_figures,
+        needs=(LARGE,),
     ),
-    Scenario("iops", "Warm random 4 KiB reads, one job", {XETFS: warm_places, BARE: bare_places}, warm_figures),
-    Scenario("threads", "Eight threads on one descriptor", {XETFS: threads(THREADS), ONE: threads(1)}, thread_figures),
+    Scenario("iops", "Warm random 4 KiB reads, one job", {XETFS: warm_places, BARE: bare_places}, warm_figures, needs=(NOISE,)),
 )

@@ -249,7 +249,7 @@ def _scenario(
     curves: Callable[[Samples], Sequence[Curve]],
 ) -> Scenario:
     systems = {label: take(size) for label, size in sizes.items()}
-    return Scenario(name, title, systems, curves=curves, profiled=list(sizes)[-1], group=SCALE)
+    return Scenario(name, title, systems, curves=curves, needs=(SCALE,), profiled=list(sizes)[-1], group=SCALE)
 
 
 SCENARIOS: Final = (

@@ -15,9 +15,9 @@ from benchlib import command
 from benchlib.command import is_named, parse, sizes_of
 from benchlib.compare import TOLERANCES, Change, changes, describe, medians
 from benchlib.counting import parse_cachegrind, parse_perf
-from benchlib.data import GIB, MIB, QUICK, Sizes, floats, noise, tensor_shapes, write_model
+from benchlib.data import GIB, MIB, PARTS, QUICK, Data, Sizes, floats, model, noise, tensor_shapes
 from benchlib.lab import Lab, Sample
-from benchlib.readers import READERS, Watch, pick
+from benchlib.readers import PAGE, READERS, Watch, pick, scattered_places
 from benchlib.records import traffic_of
 from benchlib.scenarios import SCALE, XETFS, Scenario, all_scenarios, run_rounds
 from benchlib.scenarios_places import PLACES, places
@@ -41,6 +41,27 @@ def test_every_scenario_measures_xetfs_first_and_watches_a_system_that_it_has() 
         assert scenario.profiled in {"", *scenario.systems}
         if XETFS in scenario.systems:
             assert next(iter(scenario.systems)) == XETFS
+
+
+def test_scenarios_name_the_data_that_they_need() -> None:
+    needs = {part for scenario in all_scenarios().values() for part in scenario.needs}
+    assert needs == set(PARTS)
+    with pytest.raises(LookupError, match="model was not prepared"):
+        _ = Data(QUICK, Path("hub")).model
+
+
+def test_what_this_machine_lacks_is_told_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
+    asked: list[object] = []
+    monkeypatch.setattr(command, "prepare", lambda base, sizes, parts, say: asked.append(set(parts)))
+    monkeypatch.setattr(command, "Hub", lambda directory: pytest.fail("a hub was started"))
+    monkeypatch.setenv("XETFS_WITNESS", str(tmp_path / "nothing"))
+    arguments = ["--only", "their-server", "--out", str(tmp_path / "out"), "--data", str(tmp_path / "data")]
+    assert command.main(arguments) == 2
+    assert "their-server is left out: local_cas_server is not built" in capsys.readouterr().err
+    assert asked == []
 
 
 def test_a_scenario_is_picked_by_its_name_or_its_group() -> None:
@@ -82,7 +103,7 @@ def test_a_written_model_is_read_by_safetensors(tmp_path: Path) -> None:
     from safetensors import safe_open
 
     path = tmp_path / "model.safetensors"
-    write_model(path, 32 * MIB, seed=4)
+    path.write_bytes(b"".join(model(32 * MIB, seed=4)))
     (length,) = struct.unpack("<Q", path.read_bytes()[:8])
     assert length % 8 == 0
     with safe_open(path, framework="numpy") as file:
@@ -100,7 +121,23 @@ def test_readers_give_all_bytes_whatever_the_order(tmp_path: Path) -> None:
     assert READERS["together"](Watch(), paths=[name] * 3, threads=2, block=70_000) == {"bytes": 3 * (MIB + 5)}
     assert READERS["scattered"](Watch(), path=name, length=4096, places=9, passes=3, seed=1) == {"bytes": 27 * 4096, "count": 27}
     assert READERS["statuses"](Watch(), directory=str(tmp_path), names=["file"]) == {"bytes": 0, "count": 1}
-    assert READERS["threads"](Watch(), path=name, length=4096, count=20, threads=3, seed=1) == {"bytes": 20 * 4096, "count": 20}
+    assert READERS["by_turns"](Watch(), paths=[name] * 3, block=70_000) == {"bytes": 3 * (MIB + 5)}
+    assert READERS["blocks"](Watch(), path=name, block=70_000, threads=3) == {"bytes": MIB + 5, "count": 15}
+    assert READERS["blocks"](Watch(), path=name, block=4096, threads=3, count=20) == {"bytes": 20 * 4096, "count": 20}
+
+
+@given(st.integers(1, 5 * PAGE), st.integers(1, 20), st.integers(0, 50 * PAGE), st.integers())
+def test_scattered_blocks_lie_in_the_file_and_have_no_byte_in_common(block: int, count: int, more: int, seed: int) -> None:
+    size = count * (-(-block // PAGE) * PAGE) + more
+    found = scattered_places(size, block, count, seed)
+    assert len(found) == count
+    ordered = sorted(found)
+    assert all(place % PAGE == 0 for place in found)
+    assert ordered[0] >= 0
+    assert ordered[-1] + block <= size
+    assert all(before + block <= after for before, after in itertools.pairwise(ordered))
+    with pytest.raises(ValueError, match="do not fit"):
+        scattered_places(count * block - 1, block, count, seed)
 
 
 def test_a_watch_adds_up_what_it_saw() -> None:
@@ -160,7 +197,7 @@ def test_a_comparison_fails_only_if_something_got_worse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(command, "prepare", lambda *arguments, scale: None)
+    monkeypatch.setattr(command, "prepare", lambda *arguments: None)
     found = {"good": [Change("a: requests", 10, 10)], "bad": [Change("a: requests", 10, 10), Change("b: bytes", 10**6, 10**7)]}
     monkeypatch.setattr(command, "compare", lambda root, revision, *_: found[revision])
     for revision, code in (("good", 0), ("bad", 1)):

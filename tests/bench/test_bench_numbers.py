@@ -127,6 +127,8 @@ def test_the_clock_of_a_process_counts_what_it_did_and_nothing_else() -> None:
         while account(os.getpid()).since(ours).cpu_s < 0.1:
             sum(range(1000))
         assert account(waiting.pid).since(others).cpu_s < 0.05
+        assert account(waiting.pid).since(others).main_thread_s < 0.05
+        assert account(os.getpid()).since(ours).main_thread_s > 0
         assert others.cpu_s > 0
         waiting.communicate(b"\n")
     assert peak_bytes(os.getpid()) > 1024 * 1024

@@ -121,8 +121,8 @@ def box(text: ElementTree.Element) -> tuple[float, float, float, float]:
 
 def test_headlines_leave_out_what_was_not_measured() -> None:
     figures = [
-        Figure("line", "share of the line", "", "%", (91.0,), at_least(90)),
-        Figure("line", "share of the line, hf_hub_download", "", "%", (25.0,)),
+        Figure("link", "share of the link", "", "%", (91.0,), at_least(90)),
+        Figure("link", "share of the link, hf_hub_download", "", "%", (25.0,)),
     ]
     rows = headlines(figures, CURVES, "Measured somewhere.").splitlines()
     assert [row for row in rows if "| 91 % | 25 % |" in row] == rows[2:3]
@@ -137,7 +137,8 @@ def test_every_headline_is_of_a_figure_that_a_scenario_has() -> None:
     for headline in HEADLINES:
         assert headline.scenario in scenarios
         for name in filter(None, (headline.figure, headline.beside)):
-            assert f'"{name}"' in source, name
+            of_a_size = name.rpartition(": ")[2]
+            assert f'"{name}"' in source or f'}}: {of_a_size}"' in source, name
 
 
 def test_json_holds_every_value() -> None:
