@@ -86,6 +86,33 @@ async def test_a_kept_url_that_is_refused_is_replaced_once_for_all_who_read(stat
         assert len(hub.asked) == 2
 
 
+@pytest.mark.parametrize("fault", ["gone", "failing"])
+async def test_storage_that_is_gone_or_fails_is_left_for_another_that_the_hub_names(fault: str) -> None:
+    """As by a Hub whose files are at several content delivery networks."""
+
+    async def good(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        return ranged(DATA, asked)
+
+    async def failing(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        return answer(503) if failed else ranged(DATA, asked)
+
+    failed, place = False, ""
+
+    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        return answer(302, location=f"{place}{asked.path}?sig=x&Expires={int(time.time()) + 3600}")
+
+    async with serving(handler) as hub, serving(good) as second, client_of(hub.url) as http:
+        client = HubClient(http, hub_at(hub.url, Secret("hf_token")))
+        async with serving(failing) as first:
+            place = first.url
+            await read(client, SPANS[0])
+            failed, place = True, second.url
+            if fault == "failing":
+                await read_all_at_once(client)
+        await read_all_at_once(client)
+        assert len(hub.asked) == 2
+
+
 async def test_storage_that_refuses_every_url_is_not_asked_for_ever() -> None:
     refusing = False
     async with two_servers(lambda asked: 403 if refusing else 0) as (hub, storage, client):

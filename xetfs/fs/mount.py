@@ -151,7 +151,6 @@ class _Session:
             await pyfuse3.main(max_tasks=tasks_max)
         if not self.ready:
             raise MountpointUnusable(f"{self._path} was unmounted before it was ready")
-        log.info("unmounted path=%s", self._path)
         scope.cancel()
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
 
-from xetfs.errors import AccessDenied, EntryNotFound, ProtocolViolation, Unavailable, XetfsError
+from xetfs.errors import AccessDenied, EntryNotFound, Offline, ProtocolViolation, Unavailable, XetfsError
 from xetfs.hub.endpoint import Hub
 from xetfs.hub.locations import Locations
 from xetfs.hub.quota import Quotas
@@ -215,12 +215,19 @@ class HubClient:
         what = f"{path!r:.200} of {repo}"
 
         async def attempt(number: int) -> None:
-            for _ in range(2):  # a URL that is refused may have ended: it is asked for once more
+            for last in (False, True):  # a URL that is refused may have ended: it is asked for once more
                 location = await self._locations.claim(url)
                 if location is None or location.url is None:
                     break
-                if await self._fetch_kept(location.url, what, wanted, size, into, number):
-                    return
+                try:
+                    if await self._fetch_kept(location.url, what, wanted, size, into, number):
+                        return
+                except Offline:  # that storage is gone, but the Hub may name another
+                    if last:
+                        raise
+                except Unavailable:
+                    self._locations.forget(url, location)  # for the next attempt
+                    raise
                 self._locations.forget(url, location)
             else:
                 raise Unavailable(f"{what}: its storage refused two signed URLs")

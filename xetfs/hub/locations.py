@@ -69,7 +69,7 @@ class Locations:
             self._kept.popitem(last=False)
 
     def forget(self, url: str, location: Location) -> None:
-        """The storage has refused it."""
+        """The storage has refused it, or cannot serve it."""
         if self._kept.get(url) is location:
             del self._kept[url]
 
