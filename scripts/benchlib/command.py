@@ -37,19 +37,21 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measure xetfs beside what people use instead, in one run against one local hub.",
-        epilog="Run it as root, or the page cache cannot be dropped and the warm figures mean little.",
+        epilog="Run it as root, or the page cache cannot be dropped and the warm figures are meaningless.",
     )
-    parser.add_argument("--list", action="store_true", help="name the scenarios and end")
+    parser.add_argument("--list", action="store_true", help="list the scenarios and exit")
     parser.add_argument(
-        "--only", metavar="SCENARIO", action="append", help="run this one, or this group; may be given several times"
+        "--only", metavar="SCENARIO", action="append", help="run only this scenario or group; may be given several times"
     )
     parser.add_argument("--rounds", type=int, metavar="N", help=f"passes of each system ({ROUNDS}; {QUICK_ROUNDS} with --quick)")
     parser.add_argument("--quick", action="store_true", help="smaller files and fewer rounds: minutes")
-    parser.add_argument("--profile", action="store_true", help="after each scenario, profile the daemon in one more pass")
-    parser.add_argument("--compare", metavar="REVISION", help="compare counted things with those at REVISION; exit 1 if worse")
-    parser.add_argument("--out", type=Path, default=Path("bench-out"), help="where the results go (bench-out)")
-    parser.add_argument("--data", type=Path, default=default_data(os.environ), help="where what is read is kept between runs")
-    parser.add_argument("--docs", action="store_true", help="put figures, curves and pictures into docs/ and README.md too")
+    parser.add_argument("--profile", action="store_true", help="profile the daemon in one more pass after each scenario")
+    parser.add_argument("--compare", metavar="REVISION", help="compare counts with those of REVISION; exit with 1 if worse")
+    parser.add_argument("--out", type=Path, default=Path("bench-out"), help="directory for the results (bench-out)")
+    parser.add_argument(
+        "--data", type=Path, default=default_data(os.environ), help="directory in which test data is kept between runs"
+    )
+    parser.add_argument("--docs", action="store_true", help="write figures, curves and pictures into docs/ and README.md too")
     for field in fields(Sizes):
         unit = "files" if field.name == "files" else "MiB"
         parser.add_argument(f"--{field.name}", type=int, metavar="N", help=f"{_SIZE_HELP[field.name]}, in {unit}")
@@ -58,7 +60,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 _SIZE_HELP: Final = {
     "stream": "size of the files read from end to end",
-    "large": "size of the file in which places are picked",
+    "large": "size of the file for random reads",
     "model": "size of the model",
     "files": "files in the large directory",
 }
@@ -76,7 +78,7 @@ def sizes_of(arguments: argparse.Namespace) -> Sizes:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """given: the arguments, if they are not those of the process. Returns the exit code."""
+    """Run the bench. given: arguments in place of those of the process. Returns the exit status."""
     arguments = parse(given)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, which takes down mounts and the hub
     scenarios = all_scenarios()
@@ -94,7 +96,7 @@ def main(given: Sequence[str] | None = None) -> int:
     lacking = {scenario.name: scenario.missing() for scenario in wanted}
     for name, missing in lacking.items():
         if missing:
-            say(f"{name} is left out: {missing}")
+            say(f"skipping {name}: {missing}")
     wanted = [scenario for scenario in wanted if not lacking[scenario.name]]
     if not wanted:
         return 2
@@ -115,7 +117,7 @@ def main(given: Sequence[str] | None = None) -> int:
         whole = {is_scale: names <= outcome.samples.keys() for is_scale, names in parts.items()}
         outcome.write_documents(ROOT, figures=whole[False], curves=whole[True])
         if not all(whole.values()):
-            say("not all was measured: the documents keep the rest as it was")
+            say("not everything was measured: the rest of the documents is unchanged")
     print(outcome.text)
     print(outcome.profiles, end="")
     print(f"\n{outcome.note}; {outcome.facts['minutes']} minutes\nwritten to {arguments.out}/")
@@ -127,7 +129,7 @@ def is_named(scenario: Scenario, names: Sequence[str]) -> bool:
 
 
 def compare_with(arguments: argparse.Namespace, data: Data) -> int:
-    """1 if anything counted got worse since the revision."""
+    """Return 1 if a count got worse since the revision."""
     found = compare(ROOT, arguments.compare, data, arguments.data, say)
     text = describe(found, arguments.compare)
     (arguments.out / "compare.txt").write_text(f"{text}\n")
@@ -136,7 +138,7 @@ def compare_with(arguments: argparse.Namespace, data: Data) -> int:
 
 
 def measure(arguments: argparse.Namespace, wanted: Sequence[Scenario], lab: Lab) -> Outcome:
-    """Run everything. A scenario that could not be measured is not among the figures, and told."""
+    """Run the scenarios. One that fails is reported and has no figures."""
     if os.geteuid() != 0:
         say("not root: the page cache is not dropped between passes")
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
@@ -182,7 +184,7 @@ def machine(rounds: int, lab: Lab) -> dict[str, Any]:
 
 
 def revision() -> str:
-    """Of the checkout that is measured."""
+    """Return the revision of the checkout that is measured."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--tags"]
     return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 

@@ -1,4 +1,4 @@
-"""Counted things of this checkout beside those of another revision: what no other program on the machine can disturb.
+"""Compare counts of this checkout with those of another revision: other programs on the machine do not affect them.
 
 What is counted, and how: counting.py. Here: how much more of each is worse, and the other revision beside this one.
 """
@@ -23,13 +23,13 @@ from benchlib.lab import Lab
 
 ROUNDS: Final = 3
 NEEDS: Final = (NOISE, MODEL, FILES)
-"""Parts of the data that are read."""
+"""Parts of the data that the counted reads need."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How much more is not yet worse: a share of what was, and an amount on top, since small counts move by one. A hint is shown
-    and decides nothing: time, be it only of a processor, depends on what else runs."""
+    """Growth that does not count as worse: a share of the base, plus an amount, since small counts vary by one. A hint is shown
+    but decides nothing: even CPU time depends on what else runs."""
 
     share: float
     amount: float
@@ -43,7 +43,7 @@ TOLERANCES: Final[Mapping[str, Tolerance]] = {
     "requests": Tolerance(0.10, 2),
     "bytes": Tolerance(0.03, 16_384),
     "round trips": Tolerance(0.10, 1),
-    "instructions": Tolerance(0.05, 3_000_000),  # housekeeping comes at its own times
+    "instructions": Tolerance(0.05, 3_000_000),  # housekeeping runs on its own schedule
     "page faults": Tolerance(0.25, 2_000),
     "peak memory": Tolerance(0.15, 8 * 1024 * 1024),
     "CPU s": Tolerance(0.30, 0.02, is_hint=True),
@@ -52,7 +52,7 @@ TOLERANCES: Final[Mapping[str, Tolerance]] = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One counted thing at both. kind: the key of its tolerance."""
+    """One count of both revisions. kind: the key of its tolerance."""
 
     name: str
     base: float
@@ -64,12 +64,12 @@ class Change:
 
     @property
     def limit(self) -> float:
-        """The most that is not worse."""
+        """Maximum value that does not count as worse."""
         return TOLERANCES[self.kind].limit(self.base)
 
     @property
     def grew(self) -> bool:
-        """Beyond what is allowed."""
+        """True if the growth exceeds its tolerance."""
         return self.now > self.limit
 
     @property
@@ -84,12 +84,12 @@ class Change:
 
 
 def changes(base: Mapping[str, float], now: Mapping[str, float]) -> list[Change]:
-    """What was counted at both; a thing that only one of them has is not compared."""
+    """Return the counts that both revisions have; the others cannot be compared."""
     return [Change(name, base[name], now[name]) for name in now if name in base]
 
 
 def describe(found: Sequence[Change], revision: str) -> str:
-    """A line for each, and at the end once more what got worse."""
+    """Return one line for each change, and a summary of what got worse."""
     lines = [f"  {'':<46} {revision:>14.14} {'here':>14} {'allowed':>14}"]
     for change in found:
         values = f"{number(change.base):>14} {number(change.now):>14} {number(change.limit):>14}"
@@ -107,12 +107,12 @@ def medians(rounds: Sequence[Mapping[str, float]]) -> Counts:
 
 
 def compare(root: Path, revision: str, data: Data, work: Path, say: Callable[[str], None]) -> list[Change]:
-    """Count at both in turns, against the hub of this checkout."""
+    """Count with both revisions in turns, against the hub of this checkout."""
     with tempfile.TemporaryDirectory(prefix="compare-", dir=work) as name:
         base = Path(name)
         counter = find_counter(base)
         say(f"instructions are counted by {counter.name}" if counter else "instructions are not counted: no perf, no valgrind")
-        say(f"installing {revision}, and what is here, each in an environment of its own")
+        say(f"installing {revision} and this checkout, each in an environment of its own")
         with checked_out(root, revision, base / "tree") as tree:
             commands = [installed(source, base / place) for source, place in ((tree, "base"), (root, "here"))]
         with Hub(data.hub_directory) as hub:
@@ -121,7 +121,7 @@ def compare(root: Path, revision: str, data: Data, work: Path, say: Callable[[st
 
 @contextmanager
 def checked_out(root: Path, revision: str, tree: Path) -> Iterator[Path]:
-    """The tree as it was at a revision."""
+    """Check out a revision for a while."""
     git = ["git", "-C", str(root), "worktree"]
     subprocess.run([*git, "add", "--detach", str(tree), revision], check=True, capture_output=True)
     try:
@@ -131,7 +131,7 @@ def checked_out(root: Path, revision: str, tree: Path) -> Iterator[Path]:
 
 
 def installed(source: Path, venv: Path) -> list[str]:
-    """The command of the xetfs of a tree: both in the same way, since compiling what was just edited takes instructions too."""
+    """Install the xetfs of a tree; return its command. Both are installed, so that neither compiles while it is counted."""
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     python = str(venv / "bin" / "python")
     pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", str(source)]
@@ -140,7 +140,7 @@ def installed(source: Path, venv: Path) -> list[str]:
 
 
 def compare_both(base: Lab, now: Lab, *, counter: Counter | None, say: Callable[[str], None]) -> list[Change]:
-    """What was counted at both, A B A B, the instructions once: they are the same each time."""
+    """Return the counts of both, A B A B; the instructions once, as they are the same each time."""
     rounds: tuple[list[Counts], list[Counts]] = ([], [])
     for number_of in range(ROUNDS):
         say(f"counting, round {number_of + 1}/{ROUNDS}")

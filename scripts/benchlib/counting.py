@@ -1,4 +1,4 @@
-"""What is counted of one version of xetfs.
+"""Counts of one version of xetfs.
 
 Requests and bytes come from the hub's log, round trips too (with latency, as they mean nothing without); page faults, memory and
 CPU time from the kernel. Instructions of the engine are counted by `perf stat` where the processor lets itself be counted, else
@@ -23,7 +23,7 @@ Counts = dict[str, float]
 ENGINE_READ: Final = Path(__file__).with_name("engine_read.py")
 RTT: Final = {"latency_s": 0.020}
 SHORT: Final = 16 * MIB
-"""What is read from the begin of a file, cold: past the growth of windows, and short under valgrind too."""
+"""Bytes read from the beginning of a file, cold: enough for windows to grow to their full size, and few enough for valgrind."""
 PAGE: Final = 4096
 OPENING: Final = "opening a file"
 COUNTED_READS: Final = (
@@ -36,7 +36,7 @@ COUNTED_READS: Final = (
 
 
 def count_traffic(lab: Lab) -> Counts:
-    """One round of all that goes through mounts."""
+    """Run one round of everything that goes through mounts."""
     noise, model = lab.data.noise, lab.data.model
     counts: Counts = {}
     with lab.mount_cold(noise.repo) as mounted:
@@ -77,7 +77,7 @@ def _of(what: str, sample: Sample, *, round_trips: bool = True) -> Counts:
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """A program that counts the instructions of another. read: the count of the last one that ended."""
+    """A program that counts the instructions of another. read: returns the count of the last one that ended."""
 
     name: str
     prefix: tuple[str, ...]
@@ -85,7 +85,7 @@ class Counter:
 
 
 def count_instructions(lab: Lab, counter: Counter, say: Callable[[str], None]) -> Counts:
-    """Of a process that opens a repo and a file, the start of Python included; and how many more it takes to read, too."""
+    """Return the instructions of a process that opens a repo and a file, Python's start included, and of each read on top."""
     noise = lab.data.noise
     counts: Counts = {}
     with tempfile.TemporaryDirectory(prefix="counted-", dir=lab.base) as cache:
@@ -101,7 +101,7 @@ def count_instructions(lab: Lab, counter: Counter, say: Callable[[str], None]) -
 
 
 def find_counter(base: Path) -> Counter | None:
-    """What can count here. base: where it may write."""
+    """Return a counter that works on this machine, if there is one. base: where it may write."""
     out = base / "instructions"
     if shutil.which("perf"):
         perf = ("perf", "stat", "-x", ",", "-e", "instructions:u", "-o", str(out))
@@ -117,7 +117,7 @@ def find_counter(base: Path) -> Counter | None:
 
 
 def parse_perf(text: str) -> float | None:
-    """From `perf stat -x ,`; None where the processor does not count."""
+    """Return the count from `perf stat -x ,`, or None where the processor has no counters."""
     for line in text.splitlines():
         fields = line.split(",")
         if len(fields) > 2 and fields[2].startswith("instructions"):
@@ -126,7 +126,7 @@ def parse_perf(text: str) -> float | None:
 
 
 def parse_cachegrind(text: str) -> float:
-    """From valgrind's log. Raises ValueError when there is no count in it."""
+    """Return the count from valgrind's log. Raises ValueError if it has none."""
     found = re.search(r"I\s+refs:\s+([\d,]+)", text)
     if found is None:
         raise ValueError("cachegrind gave no count")

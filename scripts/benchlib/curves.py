@@ -1,4 +1,4 @@
-"""What an operation costs while what it works in grows: a repo, a file, the number of shards, the cache.
+"""The cost of an operation while the repo, the file, the number of shards or the cache grows.
 
 A curve is judged by what the largest size costs over what the smallest does. The sizes of a curve lie a factor of 64 to 1000
 apart. A cost that goes with the size would grow as much, one with a search among all of them by a quarter or so; and CPU time
@@ -15,16 +15,16 @@ from typing import Final, TypeVar
 from benchlib.figures import Spread
 
 GROWTH_MAX: Final = 2.0
-"""Of CPU time and memory."""
+"""Maximum growth of CPU time and memory."""
 COUNT_GROWTH_MAX: Final = 1.25
-"""Of requests and bytes."""
+"""Maximum growth of requests and bytes."""
 Sample = TypeVar("Sample")
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
     """One cost by size. axis: what grows; points: by size, in order, the values of each round. growth_max: None where growth is
-    natural, and only shown."""
+    expected, and only shown."""
 
     scenario: str
     name: str
@@ -49,7 +49,7 @@ class Curve:
 
     @property
     def growths(self) -> tuple[float, ...]:
-        """Largest over smallest, round by round: they were measured one after the other. From nothing to nothing is no growth."""
+        """Cost at the largest size over that at the smallest, for each round. From 0 to 0 is no growth."""
         first, *_, last = self.points.values()
         return tuple(_over(large, small) for small, large in zip(first, last, strict=True))
 
@@ -71,5 +71,5 @@ def _over(large: float, small: float) -> float:
 def by_size(
     samples: Mapping[str, Sequence[Sample]], sizes: Mapping[str, int], value: Callable[[Sample], float]
 ) -> dict[int, tuple[float, ...]]:
-    """The points of a curve from the passes of each system, which is one size."""
+    """Return the points of a curve from the passes of the systems, each of which is one size."""
     return {size: tuple(value(sample) for sample in samples[system]) for system, size in sizes.items()}

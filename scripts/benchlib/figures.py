@@ -1,4 +1,4 @@
-"""Numbers with a spread, and targets to judge them by."""
+"""Measured values with their spread, and targets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Sample = TypeVar("Sample")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a figure should be; the value itself is good enough."""
+    """A bound for a figure; the bound itself is good enough."""
 
     kind: Literal["at least", "at most"]
     value: float
@@ -22,7 +22,7 @@ class Target:
         return value >= self.value if self.kind == "at least" else value <= self.value
 
     def share(self, value: float) -> float:
-        """How much of the target a value is: 1 is just reached, more is better, whichever way the target looks."""
+        """Return how much of the target a value reaches: 1 is just reached, and more is better for both kinds."""
         if self.kind == "at least":
             return value / self.value
         if value == self.value:
@@ -43,7 +43,7 @@ def at_most(value: float) -> Target:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of some rounds, with the least and the greatest of them."""
+    """The median of the rounds, with their minimum and maximum."""
 
     median: float
     low: float
@@ -51,7 +51,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Raises ValueError when there are none."""
+        """Raises ValueError if there are no values."""
         if not values:
             raise ValueError("no values")
         return cls(statistics.median(values), min(values), max(values))
@@ -59,7 +59,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the result. name: what it is of; how: what was measured, and how; values: one per round."""
+    """One line of the results. how: what was measured, and how; values: one per round."""
 
     scenario: str
     name: str
@@ -74,7 +74,7 @@ class Figure:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the median is good enough; None without a target."""
+        """True if the median reaches the target; None without a target."""
         return None if self.target is None else self.target.reached(self.spread.median)
 
     @property
@@ -83,7 +83,7 @@ class Figure:
 
 
 def ratios(over: Iterable[float], under: Iterable[float]) -> tuple[float, ...]:
-    """Round by round: what was measured one after the other had the same machine beneath it."""
+    """Return the ratio of each round: neighbours in time had the same machine."""
     return tuple(a / b for a, b in zip(over, under, strict=True))
 
 
@@ -92,7 +92,7 @@ def each(samples: Iterable[Sample], value: Callable[[Sample], float]) -> tuple[f
 
 
 def number(value: float) -> str:
-    """With three or four digits, and without a tail of zeros."""
+    """Format with three or four digits, without trailing zeros."""
     if value == 0:
         return "0"
     if abs(value) >= 100:

@@ -15,7 +15,7 @@ COMMAND: Final = "scripts/bench --docs"
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """A figure in words; beside: the figure of what people use instead, if that says more than the ratio."""
+    """A figure in words; beside: the same figure of a peer, where the ratio says less."""
 
     words: str
     scenario: str

@@ -1,4 +1,4 @@
-"""One place to measure in: the hub, mounts of xetfs with their daemons, readers, and the account of a pass.
+"""The hub, mounts of xetfs with their daemons, readers, and the cost of a pass.
 
 A pass begins with a quiet machine: written data flushed, page cache dropped (as root), what the hub will serve brought back into
 it, and memory touched that a pass of much data will need. Cold means a fresh --cache-dir for xetfs, and a fresh HF_HOME for the
@@ -38,7 +38,7 @@ _PIECE = 4 * 1024 * 1024
 
 
 class ReaderFailed(RuntimeError):
-    """A program could not read what it should, or a daemon did not end: what xetfs does not do well enough to be measured."""
+    """A program could not read what it should, or a daemon did not end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Lab:
     # A pass
 
     def quiet(self, served: Iterable[Path] = (), moved: int = 0) -> None:
-        """Before a pass: nothing to write back, nothing in the page cache but what the hub will serve, the files `served`.
+        """Prepare a pass: flush what was written, drop the page cache, and read the files `served` back into it for the hub.
 
         moved: about how many bytes the pass reads; memory for three copies of them is touched, which is what a download has of
         them that then are loaded.
@@ -108,7 +108,7 @@ class Lab:
         touch_memory(COPIES * moved)
 
     def measure(self, read: Callable[[], list[dict[str, float]]], mounted: Mounted | None = None) -> Sample:
-        """Run `read`, which gives what each of its readers saw, and account for it. Readers at the same time count together."""
+        """Run `read`, which returns what each of its readers measured, and add its cost. Simultaneous readers count together."""
         pids = {"hub": self.hub.pid} | ({"daemon": mounted.pid} if mounted else {})
         pids |= {"server": self.server_pid} if self.server_pid else {}
         for pid in pids.values():
@@ -137,13 +137,13 @@ class Lab:
         )
 
     def read(self, reader: str, /, env: Mapping[str, str] | None = None, **arguments: Any) -> list[dict[str, float]]:
-        """One reader in a fresh process."""
+        """Run one reader in a fresh process."""
         return self.read_all([(reader, arguments)], env)
 
     def read_all(
         self, readers: Sequence[tuple[str, Mapping[str, Any]]], env: Mapping[str, str] | None = None
     ) -> list[dict[str, float]]:
-        """Several readers, each in a fresh process, at the same time; what each saw."""
+        """Run several readers at the same time, each in a fresh process; return what each measured."""
         running = [
             subprocess.Popen(
                 [sys.executable, "-m", "benchlib.readers", name, json.dumps(arguments)],
@@ -166,7 +166,7 @@ class Lab:
 
     @contextmanager
     def client_env(self) -> Iterator[dict[str, str]]:
-        """For a fresh process of the Hub's client with an empty HF_HOME."""
+        """The environment for a process of the Hub's client with an empty HF_HOME."""
         home = Path(tempfile.mkdtemp(prefix="home-", dir=self.base))
         try:
             yield self.hub.client_env(home)
@@ -177,7 +177,7 @@ class Lab:
 
     @property
     def scale(self) -> Scale:
-        """What the hub has of many sizes."""
+        """The repos and files of many sizes. Raises RuntimeError if they were not prepared."""
         if self.data.scale is None:
             raise RuntimeError("the files of many sizes were not prepared")
         return self.data.scale
@@ -191,7 +191,7 @@ class Lab:
         return [*self._xetfs, *arguments]
 
     def env(self) -> dict[str, str]:
-        """The environment of xetfs: this hub, no token, nothing of the user's."""
+        """Return the environment of xetfs: this hub, no token, and none of the user's own settings."""
         own = self.hub.client_env(self.base / "no-home")
         return {**os.environ, **own, "XDG_STATE_HOME": str(self.base / "state"), "XDG_CACHE_HOME": str(self.base / "cache")}
 
@@ -209,7 +209,7 @@ class Lab:
 
     @contextmanager
     def mount_bare(self, file: Path) -> Iterator[Mounted]:
-        """A file system that has one file, with the bytes of a plain one, and does no more than pyfuse3 asks for."""
+        """Mount a file system of one file, with the bytes of a plain one, that does no more than pyfuse3 needs."""
         here = Path(tempfile.mkdtemp(prefix="bare-", dir=self.base))
         path, log = here / "at", here / "log"
         path.mkdir()
@@ -220,7 +220,7 @@ class Lab:
 
     @contextmanager
     def _serving(self, command: Sequence[str], path: Path, log: Path, unmount: Sequence[str]) -> Iterator[int]:
-        """A daemon that serves a file system at `path` and says so by a line that begins with "mounted"; its pid."""
+        """Run a daemon that serves a file system at `path`, and prints "mounted …" when it does; its pid."""
         daemon = subprocess.Popen(command, env=self.env(), stdout=subprocess.PIPE)
         assert daemon.stdout is not None
         try:
@@ -264,7 +264,7 @@ class Lab:
             yield mounted
 
     def warm_cache(self, repo: str, file: str) -> Path:
-        """A cache directory that holds all of a file, filled at the first call."""
+        """Return a cache directory that holds all of a file; it is filled at the first call."""
         if repo not in self.warm_caches:
             cache = Path(tempfile.mkdtemp(prefix="warm-", dir=self.base))
             with self.mount(repo, cache) as mounted:
@@ -275,7 +275,7 @@ class Lab:
 
 
 def _stacks(pid: int) -> str:
-    """Where each thread of a Python process is."""
+    """Return the stack of each thread of a Python process."""
     spy = Path(sys.executable).with_name("py-spy")
     return subprocess.run([str(spy), "dump", "--pid", str(pid)], capture_output=True, text=True, check=False).stdout
 

@@ -1,4 +1,4 @@
-"""What came out of a run, and where it is written."""
+"""The results of a run, and where they are written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CURVES_TITLE: Final = "xetfs: cost of an operation, by the size of what it works
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """titles: of the scenarios that ran, by name; failed: what could not be measured, in words; facts: about machine and run."""
+    """titles: of the scenarios that ran, by name; failed: messages about those that failed; facts: about machine and run."""
 
     titles: Mapping[str, str]
     figures: Sequence[Figure]
@@ -40,31 +40,31 @@ class Outcome:
         return f"{machine}, xetfs {facts['revision']}, {facts['date']}{self._busy()}"
 
     def _busy(self) -> str:
-        """A remark, where other programs had the cores."""
+        """A remark if other programs used the cores."""
         share = self.facts["busy_before"]
-        return f"; other programs took {share:.0%} of the cores, so times mean little" if share > BUSY_SHARE else ""
+        return f"; other programs took {share:.0%} of the cores, so the times are unreliable" if share > BUSY_SHARE else ""
 
     @property
     def text(self) -> str:
-        """For a terminal."""
+        """The results for a terminal."""
         tables = [report.table(self.figures, self.titles)] if self.figures else []
         tables += [report.curve_table(self.curves, self.titles)] if self.curves else []
         return "\n".join([*tables, *self.failed])
 
     @property
     def described(self) -> str:
-        """What was measured where, in a sentence or two."""
+        """A sentence or two about the machine, the revision and the sizes."""
         facts = self.facts
         stream, large, model, files = facts["sizes"].split("-")
         return (
             f"Measured on {facts['date']} with {facts['cpus']} cores and {facts['memory_gib']} GiB of memory, {facts['kernel']}, "
             f"Python {facts['python']}, xetfs {facts['revision']}, {_rounds(facts)} in {facts['minutes']} minutes"
-            f"{self._busy()}. Files: {stream} MiB from end to end, {large} MiB for places in it, a model of {model} MiB, "
+            f"{self._busy()}. Files: {stream} MiB for streams, {large} MiB for random reads, a model of {model} MiB, "
             f"a directory of {int(files):,}."
         )
 
     def write(self, out: Path) -> None:
-        """All of it."""
+        """Write tables, JSON and pictures."""
         (out / "results.json").write_text(
             json.dumps(report.as_json(self.figures, self.curves, self.samples, self.facts), indent=1) + "\n"
         )
@@ -77,8 +77,8 @@ class Outcome:
             (out / "curves.svg").write_text(curve_panels(self.curves, self.titles, title=CURVES_TITLE, note=self.note))
 
     def write_documents(self, root: Path, *, figures: bool, curves: bool) -> None:
-        """Into the places that the documents keep. figures, curves: whether all of them were measured; a place holds all or
-        none of a run."""
+        """Write into the marked places of the documents. figures, curves: whether all of them were measured; a place is written
+        completely or not at all."""
         page, readme = root / "docs" / "performance.md", root / "README.md"
         if figures:
             (root / "docs" / "performance.svg").write_text(bars(self.figures, self.titles, title=TITLE, note=self.note))

@@ -1,4 +1,4 @@
-"""What the daemon does during a pass: py-spy for its Python, `perf` (where there is one) for the C and the kernel below it.
+"""A profile of the daemon during a pass: py-spy for its Python code, `perf`, if installed, for C and the kernel.
 
 A profiled pass is a pass of its own and no figure comes from it, as being watched costs time.
 """

@@ -1,4 +1,4 @@
-"""What makes passes alike: nothing else that runs on this machine, and memory that is there when it is asked for."""
+"""Equal conditions for every pass: an idle machine, and memory that the host has already provided."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Final
 STAT: Final = Path("/proc/stat")
 MEMINFO: Final = Path("/proc/meminfo")
 BUSY_SHARE: Final = 0.10
-"""Of all cores; a desktop that is left alone stays below."""
+"""Share of all cores; an unused desktop stays below it."""
 LOOK_S: Final = 2.0
 WAIT_S: Final = 60.0
-"""Longest wait for a quiet machine: long enough for what somebody just ran to end."""
+"""Maximum wait for an idle machine: long enough for a command that somebody just started to end."""
 PAGE_BYTES: Final = 4096
 AVAILABLE_SHARE: Final = 0.5
-"""Of the memory that is free or can be freed: as much may be touched before a pass."""
+"""Maximum share of the available memory to touch before a pass."""
 _IDLE_FIELDS: Final = (3, 4)  # idle, and waiting for a disk
 
 
 def busy_share(before: str, after: str) -> float:
-    """Share of all cores' time in which they had work, between two contents of /proc/stat."""
+    """Return the busy share of all cores between two contents of /proc/stat."""
     then, now = (list(map(int, text.splitlines()[0].split()[1:9])) for text in (before, after))
     spent = [late - early for early, late in zip(then, now, strict=True)]
     idle = sum(spent[field] for field in _IDLE_FIELDS)
@@ -30,7 +30,7 @@ def busy_share(before: str, after: str) -> float:
 
 
 def wait_for_quiet(say: Callable[[str], None]) -> float:
-    """Wait until others leave the cores alone, WAIT_S at most; the share that they took last."""
+    """Wait until other programs leave the cores idle, WAIT_S at most; return the share that they used last."""
     end = time.monotonic() + WAIT_S
     told = False
     while True:
@@ -40,7 +40,7 @@ def wait_for_quiet(say: Callable[[str], None]) -> float:
         if share <= BUSY_SHARE:
             return share
         if time.monotonic() >= end:
-            say(f"WARNING: other programs still take {share:.0%} of the cores: trust what is counted, not what is timed")
+            say(f"WARNING: other programs still take {share:.0%} of the cores: trust the counts, not the times")
             return share
         if not told:
             say(f"other programs take {share:.0%} of the cores; waiting for them, {WAIT_S:.0f} s at most")
@@ -48,12 +48,11 @@ def wait_for_quiet(say: Callable[[str], None]) -> float:
 
 
 def touch_memory(size: int) -> int:
-    """Touch so many bytes of free memory, at most half of what is available, and give them back; how many that were.
+    """Touch this many bytes of free memory, at most half of what is available, and free them; return how many.
 
-    A virtual machine whose host takes free memory back waits for the host at the first touch of a page, which takes longer than
-    to fill it: on one such machine 2.5 s for 1 GiB, in place of 0.5. Every pass reads into pages that the one before has freed,
-    so that this would be most of what is measured, of a plain file too. In pages, as what is given back in larger pieces goes
-    to the host at once.
+    A virtual machine whose host reclaims free memory waits for the host at the first touch of each page: on one such machine
+    2.5 s for 1 GiB instead of 0.5. Every pass reads into pages that the previous one has freed, so this would dominate the
+    measurement, for a plain file too. Touched in small pages, because larger ones return to the host as soon as they are freed.
     """
     size = min(size, int(available_bytes(MEMINFO.read_text()) * AVAILABLE_SHARE)) // PAGE_BYTES * PAGE_BYTES
     if size:
@@ -62,5 +61,5 @@ def touch_memory(size: int) -> int:
 
 
 def available_bytes(meminfo: str) -> int:
-    """What programs can have without others being swapped out, from the content of /proc/meminfo."""
+    """Return the memory that is available without swapping, from the content of /proc/meminfo."""
     return next(int(line.split()[1]) * 1024 for line in meminfo.splitlines() if line.startswith("MemAvailable:"))

@@ -1,4 +1,4 @@
-"""What the hub's own log says of a pass: requests and bytes by origin, and how many round trips followed each other."""
+"""What the hub's log shows of a pass: requests and bytes by origin, and the number of sequential round trips."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PROOF_PATH = "/v2/file-chunk-hashes/"
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Requests and body bytes of a pass. round_trips: the most requests of which each began after the one before had ended."""
+    """Requests and body bytes of a pass. round_trips: length of the longest chain of requests that waited for each other."""
 
     requests: Mapping[str, int]
     sent_bytes: Mapping[str, int]
@@ -29,7 +29,7 @@ class Traffic:
 
 
 def traffic_of(records: Iterable[Mapping[str, Any]]) -> Traffic:
-    """From records as the control endpoint gives them."""
+    """Summarize records of the control endpoint."""
     kept = list(records)
     return Traffic(
         {origin: sum(record["origin"] == origin for record in kept) for origin in ORIGINS},
@@ -40,19 +40,19 @@ def traffic_of(records: Iterable[Mapping[str, Any]]) -> Traffic:
 
 
 def _end(record: Mapping[str, Any]) -> float:
-    """An answer that was never finished takes no time."""
+    """Return the end of a response; one that was never finished takes no time."""
     return float(record["start"] if record["end"] is None else record["end"])
 
 
 def within(records: Iterable[Mapping[str, Any]], seconds: float) -> list[Mapping[str, Any]]:
-    """Those that had ended `seconds` after the first began: what a read that took so long can have waited for."""
+    """Return those that ended within `seconds` of the first one's start: a read that took so long can have waited for them."""
     kept = list(records)
     until = min((record["start"] for record in kept), default=0.0) + seconds
     return [record for record in kept if record["end"] is not None and record["end"] <= until]
 
 
 def longest_chain(intervals: Iterable[tuple[float, float]]) -> int:
-    """How many of these (start, end) can be picked so that none begins before the one picked before it has ended.
+    """Return how many of these (start, end) can be picked so that each begins after the previous one has ended.
 
     That is the number of round trips that had to wait for each other, or happened to: requests that run side by side count once.
     Over a link without latency nearly all requests are too short to overlap, so it means something only where there is some.

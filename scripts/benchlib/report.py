@@ -11,13 +11,13 @@ from benchlib.curves import Curve
 from benchlib.figures import Figure, number
 from benchlib.lab import Sample
 
-LINE = 130
+WIDTH = 130
 MARK = {True: "reached", False: "MISSED", None: ""}
 FLAT = {True: "flat", False: "GROWS", None: ""}
 
 
 def table(figures: Sequence[Figure], titles: Mapping[str, str]) -> str:
-    """For a terminal: by scenario, ratios first."""
+    """Return the figures for a terminal, by scenario, ratios first."""
     lines: list[str] = []
     for scenario, title in titles.items():
         own = [figure for figure in figures if figure.scenario == scenario]
@@ -96,11 +96,11 @@ def curve_markdown(curves: Sequence[Curve], titles: Mapping[str, str]) -> str:
 
 def paragraph(text: str) -> str:
     """Wrapped as the documents are."""
-    return textwrap.fill(text, LINE, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def with_block(page: str, name: str, text: str) -> str:
-    """The page with `text` in the place that it keeps under this name. Raises ValueError when it keeps none."""
+    """Return the page with `text` in the place marked with this name. Raises ValueError if there is no such place."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, found, rest = page.partition(begin)
     _, closed, after = rest.partition(end)

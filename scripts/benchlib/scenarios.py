@@ -1,4 +1,4 @@
-"""What is measured: a scenario names its systems, how a pass of each goes, and which figures come out of the passes."""
+"""Scenarios: the systems that are compared, a pass of each, and the figures that result from the passes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def always() -> str:
 
 
 class Unproven(RuntimeError):
-    """Something was read without a proof: its figures would be of another thing."""
+    """A pass read without proofs, so its figures would not be comparable."""
 
 
 @dataclass(frozen=True, slots=True)

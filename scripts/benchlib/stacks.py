@@ -13,7 +13,7 @@ WIDTH, ROW, MARGIN = 1200, 18, 12
 _SHOWN_MIN = 1.5  # pixels
 _THREAD = re.compile(r"^thread \(\d+\): (.*?)[ \d]*$")
 _WAITING = ("EpollIOManager.get_events ", "WorkerThread._work ", "Condition.wait ")
-"""Frames in which a thread of ours is when it has nothing to do."""
+"""Frames of idle threads."""
 
 
 @dataclass(slots=True)
@@ -28,8 +28,8 @@ class Frame:
 
 
 def parse_stacks(lines: Iterable[str]) -> Counter[tuple[str, ...]]:
-    """Outermost frame first. Threads of one name count together, and those that wait for work not at all, which a sampler takes
-    for running now and then. Lines of another form are passed over, as profilers mix in remarks."""
+    """Return the samples of each stack, outermost frame first. Threads of the same name count together. Idle threads, which a
+    sampler sometimes takes for running, are left out, and so are lines of another form, such as remarks of the profiler."""
     stacks: Counter[tuple[str, ...]] = Counter()
     for line in lines:
         stack, _, count = line.strip().rpartition(" ")
@@ -40,7 +40,7 @@ def parse_stacks(lines: Iterable[str]) -> Counter[tuple[str, ...]]:
 
 
 def top_self(stacks: Mapping[tuple[str, ...], int], count: int) -> list[tuple[str, float]]:
-    """The frames in which most samples were taken, with their share of all."""
+    """Return the frames with most samples of their own, with their share of all."""
     own: Counter[str] = Counter()
     for stack, samples in stacks.items():
         own[stack[-1]] += samples
@@ -48,7 +48,7 @@ def top_self(stacks: Mapping[tuple[str, ...], int], count: int) -> list[tuple[st
 
 
 def top_total(stacks: Mapping[tuple[str, ...], int], count: int) -> list[tuple[str, float]]:
-    """The frames under which most samples were taken; a frame that calls itself counts once per sample."""
+    """Return the frames with most samples, those of their callees included; a recursive frame counts once per sample."""
     total: Counter[str] = Counter()
     for stack, samples in stacks.items():
         for name in set(stack):
