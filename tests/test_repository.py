@@ -15,6 +15,7 @@ import pytest
 from xetfs import errors
 from xetfs.cli.exits import EXIT, MEANING
 from xetfs.fs.errno import ERRNO
+from xetfs.telemetry import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "xetfs"
@@ -144,6 +145,13 @@ def test_only_the_command_line_prints_and_reads_argv_and_environment(module: Pat
     written_for_a_child = {"{**os.environ, 'LC_ALL': 'C'}"}
     if "os.environ" in attributes(module):
         assert any(ast.unparse(node) in written_for_a_child for node in ast.walk(ast.parse(module.read_text())))
+
+
+def test_metrics_are_named_by_their_constants() -> None:
+    for module in tracked():
+        if module.suffix == ".py" and module != PACKAGE / "telemetry.py":
+            strings = {node.value for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Constant)}
+            assert not strings & set(METRICS), module
 
 
 @pytest.mark.parametrize("module", MODULES, ids=module_id)

@@ -18,7 +18,7 @@ from xetfs.errors import ProtocolViolation, Unavailable
 from xetfs.protocol.ranges import HttpRange
 from xetfs.protocol.reconstruction import SignedUrl
 from xetfs.protocol.tree import XetToken
-from xetfs.telemetry import CAS_FETCH_BYTES, CAS_FETCHES, NET_RETRIES
+from xetfs.telemetry import CAS_FETCH_BYTES, CAS_FETCHES, NET_REQUESTS, NET_RETRIES
 
 DATA = random.Random(5).randbytes(200_000)
 QUERY = "X-Xet-Signed-Range=bytes%3D0-1&Signature=SIGNEDsigned"
@@ -336,7 +336,7 @@ async def test_a_signed_url_into_another_network_is_not_asked(url: str) -> None:
     async with client_of("http://127.0.0.1:8000") as http:
         with pytest.raises(ProtocolViolation):
             await CasClient(http, no_token).fetch(SignedUrl(url), [(HttpRange(0, 9), memoryview(bytearray(10)))])
-        assert http.counters.snapshot().get("net.requests", 0) == 0
+        assert http.counters.snapshot().get(NET_REQUESTS, 0) == 0
 
 
 async def test_a_buffer_of_another_length_is_a_mistake() -> None:

@@ -21,6 +21,7 @@ from xetfs.cli.state import MountRecord, all_records, control_socket
 from xetfs.cli.status import describe, duration, in_words, printable, size
 from xetfs.cli.verify import in_words as report_in_words
 from xetfs.repo.preload import Progress
+from xetfs.telemetry import NET_BYTES, NET_REQUESTS, READER_CORRUPT_WINDOWS, READER_WHOLE_WRONG
 
 HEAVY = {"trio", "httpx", "h11", "numpy", "pyfuse3", "diskcache", "blake3", "lz4", "sqlite3", "asyncio", "ssl"}
 
@@ -136,7 +137,7 @@ def document(**changed: Any) -> dict[str, Any]:
         "files": {"proof": 2, "file": 0, "framing": 1, "none": 0},
         "memory": {"bytes": 0, "bytes_most": 1, "bytes_max": 2, "resident_bytes": 90 << 20},
         "store": {"state": "ok", "bytes": 5 << 20, "bytes_max": 1 << 30, "failure": ""},
-        "counters": {"net.received_bytes": 3000, "net.requests": 4},
+        "counters": {NET_BYTES: 3000, NET_REQUESTS: 4},
         **changed,
     }
 
@@ -183,7 +184,7 @@ def test_what_should_be_known_before_prefetching() -> None:
 
 def test_what_is_wrong_with_a_mount_is_said() -> None:
     store = {"state": "failing", "bytes": 0, "bytes_max": 0, "failure": "No space left on device"}
-    words = in_words(document(counters={"reader.corrupt_windows": 2, "reader.whole_files_wrong": 1}, store=store, files={}))
+    words = in_words(document(counters={READER_CORRUPT_WINDOWS: 2, READER_WHOLE_WRONG: 1}, store=store, files={}))
     assert "WRONG     3 times" in words
     assert "failing: No space left on device" in words
     assert "nothing read yet" in words

@@ -15,6 +15,7 @@ from small_user import TOKEN, RunXetfs, status
 
 from xetfs.cli.exits import Exit
 from xetfs.control.client import ask
+from xetfs.telemetry import NET_BYTES, NET_REQUESTS
 from xetfs.units import MIB
 
 
@@ -43,7 +44,7 @@ def test_how_sure_each_file_is(run_xetfs: RunXetfs, mounted: Path) -> None:
     for path in (mounted / small_hub.XET, mounted):
         assert "user.xetfs.commit" in os.listxattr(path)
         assert "user.xetfs.verified" not in os.listxattr(path)  # or copies would carry it
-    requests = status(run_xetfs, mounted)["counters"]["net.requests"]
+    requests = status(run_xetfs, mounted)["counters"][NET_REQUESTS]
     for name in names:
         with (mounted / name).open("rb") as file:
             assert file.read(1000) == small_hub.content_of()[name][:1000]
@@ -52,12 +53,12 @@ def test_how_sure_each_file_is(run_xetfs: RunXetfs, mounted: Path) -> None:
     assert found[:3] == ["proof", "proof", "file"]
     assert found[3] in ("framing", "file")
     after = status(run_xetfs, mounted)
-    assert after["counters"]["net.requests"] > requests
+    assert after["counters"][NET_REQUESTS] > requests
     assert after["files"]["proof"] == 2
     for _ in range(5):
         for name in names:
             verified(mounted / name)
-    assert status(run_xetfs, mounted)["counters"]["net.requests"] == after["counters"]["net.requests"]
+    assert status(run_xetfs, mounted)["counters"][NET_REQUESTS] == after["counters"][NET_REQUESTS]
 
 
 def test_what_a_mount_tells(run_xetfs: RunXetfs, mounted: Path, endpoint: str, home: Path) -> None:
@@ -74,7 +75,7 @@ def test_what_a_mount_tells(run_xetfs: RunXetfs, mounted: Path, endpoint: str, h
     assert document["endpoint"] == endpoint
     assert (document["verify"], document["offline"]) == ("auto", False)
     assert document["files"] == {"proof": 1, "file": 0, "xorb": 0, "framing": 0, "none": 0}
-    assert document["counters"]["net.received_bytes"] > 1_000_000
+    assert document["counters"][NET_BYTES] > 1_000_000
     assert 0 < document["memory"]["bytes_most"] <= document["memory"]["bytes_max"]
     assert document["memory"]["resident_bytes"] > 10_000_000
     assert document["store"]["state"] == "ok"

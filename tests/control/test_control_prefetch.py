@@ -11,6 +11,7 @@ import small_hub
 from small_user import RunXetfs, status
 
 from xetfs.cli.exits import Exit
+from xetfs.telemetry import NET_REQUESTS
 
 STATUS_MAX = 200
 
@@ -46,10 +47,10 @@ def test_prefetched_files_cost_nothing_later(run_xetfs: RunXetfs, mountpoint: Pa
         "globs": ["*.bin", "*.gguf"], "unmatched": ["*.gguf"], "state": "done", "reason": "",
         "files": 3, "files_done": 3, "files_failed": 0, "bytes": size, "bytes_done": size,
     }  # fmt: skip
-    before = status(run_xetfs, mountpoint)["counters"]["net.requests"]
+    before = status(run_xetfs, mountpoint)["counters"][NET_REQUESTS]
     for name in chosen:
         assert (mountpoint / name).read_bytes() == small_hub.content_of()[name]
-    assert status(run_xetfs, mountpoint)["counters"]["net.requests"] == before
+    assert status(run_xetfs, mountpoint)["counters"][NET_REQUESTS] == before
     words = dict(line.strip().split(maxsplit=1) for line in run_xetfs("status", mountpoint).stdout.splitlines()[1:])
     assert words["prefetch"] == "1.8 MiB of 1.8 MiB, 3 of 3 files (*.bin *.gguf), done, nothing matches *.gguf"
 

@@ -18,7 +18,7 @@ from xetfs.reader.budget import Urgency
 from xetfs.reader.filemap import FileMap, Level, Run
 from xetfs.reader.xet_source import XetSource
 from xetfs.store.memory import MemoryStore
-from xetfs.telemetry import Counters
+from xetfs.telemetry import READER_CORRUPT_WINDOWS, Counters
 from xetfs.units import KIB, MIB
 
 MakeFile = Callable[..., FakeFile]
@@ -230,7 +230,7 @@ async def test_a_proof_does_not_miss_what_is_forgotten_while_it_is_asked_for(cas
                 reader.map.forget(ByteRange(run.start, run.end))
             cas.gate.set()
         assert results == [file.content[300_000:510_000]]
-        assert bench.counters["reader.corrupt_windows"] == 0
+        assert bench.counters[READER_CORRUPT_WINDOWS] == 0
 
 
 async def test_what_was_learnt_outlives_the_reader(cas: FakeCas, make_file: MakeFile) -> None:

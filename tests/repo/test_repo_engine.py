@@ -34,6 +34,7 @@ from xetfs.reader.shelf import Shelf
 from xetfs.repo import Engine, Node, RepoView
 from xetfs.repo import engine as engine_module
 from xetfs.secret import Secret
+from xetfs.telemetry import READER_SERVED_BYTES
 from xetfs.testhub import Fault, StoredFile, TestHub, open_test_hub
 
 OpenEngine = Callable[..., AbstractAsyncContextManager[Engine]]
@@ -309,7 +310,7 @@ async def test_memory_is_given_back_when_nobody_reads(hub: TestHub, engine: Open
         view = await opened.open_repo(RepoRef.parse("acme/demo"))
         node = (await walk(view, view.root))["data/deep/er/model.bin"]
         content = await read(view, node)
-        assert opened.counters["reader.served_bytes"] == node.size
+        assert opened.counters[READER_SERVED_BYTES] == node.size
         assert opened.shelf.budget.held_most > 0
         with trio.fail_after(10):
             while opened.shelf.budget.held:

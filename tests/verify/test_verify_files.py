@@ -20,6 +20,7 @@ from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.filemap import Level
 from xetfs.repo import Engine, RepoView
 from xetfs.repo.verify import UNREACHABLE_MAX, Report, Verdict, files_under, find, verify_files
+from xetfs.telemetry import READER_CORRUPT_WINDOWS, STORE_CORRUPT
 from xetfs.testhub import Fault, TestHub, open_test_hub
 from xetfs.units import MIB
 
@@ -172,7 +173,7 @@ async def test_what_came_wrong_once_is_fetched_again(hub: TestHub, open_repo: Op
     async with open_repo() as (engine, view):
         report, told = await verify(engine, view, XET)
         assert dict(report.kinds) == {"right": 1}
-        assert (engine.counters["reader.corrupt_windows"], report.again) == ((1, 0) if proof_status == 200 else (0, 1))
+        assert (engine.counters[READER_CORRUPT_WINDOWS], report.again) == ((1, 0) if proof_status == 200 else (0, 1))
         assert told == report.bytes
 
 
@@ -213,7 +214,7 @@ async def test_a_damaged_cache_is_replaced(hub: TestHub, open_repo: OpenRepo, tm
     async with open_repo() as (engine, view):
         report, _ = await verify(engine, view)
         assert dict(report.kinds) == {"right": 5}
-        assert engine.counters["store.corrupt_blocks"] == len(files)
+        assert engine.counters[STORE_CORRUPT] == len(files)
 
 
 async def test_a_false_lfs_file(hub: TestHub, open_repo: OpenRepo) -> None:

@@ -18,6 +18,8 @@ from mount_user import Mount, is_mounted
 from witness_programs import CasServer
 from witness_repo import Witness
 
+from xetfs.telemetry import CAS_FETCHES, CAS_URL_REFRESHES, NET_RETRIES, NET_UNLABELLED
+
 pytestmark = pytest.mark.witness
 
 COMPARED_BYTES: Final = 1024 * 1024
@@ -109,8 +111,8 @@ def test_every_file_comes_back_from_their_server(witness: Witness, tally: list[s
     with mounted(witness, name, SERVERS[name]) as mount, ThreadPoolExecutor(4) as threads:
         done = sum(threads.map(lambda file: compare(witness.folder / file, mount.path / file), files))
         met = counters(mount)
-    faults = met.get("net.retries", 0) + met.get("cas.url_refreshes", 0)
-    unlabelled = met.get("net.unlabelled_ranges", 0)
+    faults = met.get(NET_RETRIES, 0) + met.get(CAS_URL_REFRESHES, 0)
+    unlabelled = met.get(NET_UNLABELLED, 0)
     if "congestion" in SERVERS[name]:
         assert faults
     tally.append(f"{name}: {len(files)} files, {done:,} bytes right; {faults} faults met, {unlabelled} ranges unlabelled")
@@ -126,7 +128,7 @@ def test_several_ranges_in_one_request_come_back(witness: Witness, tally: list[s
         ThreadPoolExecutor(4) as threads,
     ):
         done = sum(threads.map(lambda file: compare(witness.folder / file, mount.path / file), files))
-        fetches = counters(mount)["cas.fetches"]
+        fetches = counters(mount)[CAS_FETCHES]
     tally.append(f"several ranges in one request, {name}: {len(files)} files, {done:,} bytes right by {fetches} requests")
 
 
@@ -172,4 +174,4 @@ def test_a_server_that_often_fails_may_cost_reads_but_no_byte(witness: Witness, 
         met = counters(mount)
     done, failures = (sum(numbers) for numbers in zip(*each, strict=True))
     assert done
-    tally.append(f"30 % errors: {done:,} bytes right and none wrong; {met['net.retries']} faults met, {failures} reads failed")
+    tally.append(f"30 % errors: {done:,} bytes right and none wrong; {met[NET_RETRIES]} faults met, {failures} reads failed")

@@ -14,6 +14,7 @@ from xetfs.cli.redact import redact
 from xetfs.cli.state import MountRecord, all_records
 from xetfs.cli.umount import mounted_elsewhere
 from xetfs.errors import MountpointUnusable, XetfsError
+from xetfs.telemetry import NET_BYTES, NET_REQUESTS, READER_CORRUPT_WINDOWS, READER_WHOLE_WRONG
 
 Document = Mapping[str, Any]
 
@@ -120,7 +121,7 @@ def _details(document: Document) -> Iterator[str]:
         yield f"  held by   {printable(', '.join(document['held_by']) or 'what programs have open')}"
     counters, store, memory = document["counters"], document["store"], document["memory"]
     yield f"  process   {document['pid']}, for {duration(document['uptime_s'])}, {size(memory['resident_bytes'])} of memory"
-    fetched, requests = counters.get("net.received_bytes", 0), counters.get("net.requests", 0)
+    fetched, requests = counters.get(NET_BYTES, 0), counters.get(NET_REQUESTS, 0)
     yield f"  fetched   {size(fetched)} in {requests} requests"
     levels = ", ".join(f"{count} {level}" for level, count in document["files"].items() if count)
     yield f"  verified  {levels or 'nothing read yet'} (--verify {document['verify']})"
@@ -128,7 +129,7 @@ def _details(document: Document) -> Iterator[str]:
         yield f"  NOT XET   {printable(place)} is read through the Hub, without proof: {printable(reason)}"
     if document.get("prefetch"):
         yield f"  prefetch  {prefetch_in_words(document['prefetch'])}"
-    wrong = counters.get("reader.corrupt_windows", 0) + counters.get("reader.whole_files_wrong", 0)
+    wrong = counters.get(READER_CORRUPT_WINDOWS, 0) + counters.get(READER_WHOLE_WRONG, 0)
     if wrong:
         yield f"  WRONG     {wrong} times data came that was not what its hash says; see the log"
     failing = f", {store['state']}: {printable(store['failure'])}" if store["state"] != "ok" else ""

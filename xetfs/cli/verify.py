@@ -19,6 +19,7 @@ from xetfs.errors import InvalidArgument, MountpointUnusable, Unavailable
 from xetfs.hub.endpoint import Hub
 from xetfs.protocol.names import RepoRef, parse_commit_id
 from xetfs.settings import Settings
+from xetfs.telemetry import NET_BYTES, READER_CORRUPT_WINDOWS, STORE_CORRUPT
 
 if TYPE_CHECKING:
     from xetfs.repo import Engine, Node, RepoView
@@ -208,9 +209,9 @@ async def _verify(target: RepoRef, hub: Hub, settings: Settings, deep: bool, as_
         await verify_files(view, engine.shelf, files, report, deep=deep, on_bytes=on_bytes)
         nursery.cancel_scope.cancel()
     document = describe_report(report, view, node.path, deep=deep)
-    document["fetched_bytes"] = engine.counters["net.received_bytes"]
-    document["dropped_blocks"] = engine.counters["store.corrupt_blocks"]
-    document["refused_answers"] = engine.counters["reader.corrupt_windows"]
+    document["fetched_bytes"] = engine.counters[NET_BYTES]
+    document["dropped_blocks"] = engine.counters[STORE_CORRUPT]
+    document["refused_answers"] = engine.counters[READER_CORRUPT_WINDOWS]
     document["seconds"] = round(time.monotonic() - begin, 3)
     document["exit"] = code = int(exit_code(report))
     print(json.dumps(document, indent=2) if as_json else in_words(document))

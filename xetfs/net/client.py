@@ -44,7 +44,7 @@ from xetfs.net.trust import make_ssl_context
 from xetfs.protocol.urls import split_url
 from xetfs.secret import Secret
 from xetfs.settings import Settings
-from xetfs.telemetry import NET_REQUESTS, NET_STALLS, Counters
+from xetfs.telemetry import NET_ANSWER_SECONDS, NET_REQUESTS, NET_STALLS, Counters
 from xetfs.units import MIB
 
 log = logging.getLogger(__name__)
@@ -239,6 +239,7 @@ class HttpClient:
             response = await turn.pool.transport.handle_async_request(request)
             turn.note_heard()
             turn.pool.reach.note_answer()
+            self.counters.observe(NET_ANSWER_SECONDS, trio.current_time() - start)
             return response
         except httpx.HTTPError as exc:
             if isinstance(exc, httpx.TimeoutException):

@@ -123,6 +123,7 @@ class FileReader:
         if not len(span):
             return b""
         self._counters.add(telemetry.READER_WAITS)
+        start = trio.current_time()
         want = self._observe(span)
         await self._known.recall(want.demand)
         pieces: list[Buffer] = []
@@ -133,6 +134,7 @@ class FileReader:
                 piece = await self._piece(ByteRange(at, span.end), want, joined)
                 pieces.append(piece)
                 at += len(piece)
+        self._counters.observe(telemetry.READER_WAIT_SECONDS, trio.current_time() - start)
         self._counters.add(telemetry.READER_SERVED_BYTES, len(span))
         if self._layout is not None:
             self._learn_layout(self._layout)
