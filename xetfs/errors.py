@@ -64,7 +64,7 @@ class Unavailable(XetfsError):
     """The other side cannot be reached, answers 5xx, or broke off: may work again in a moment.
 
     `retry_after_s` is what the server asked for (a 503 may), or None. `unconnected`: there was no connection, and the next
-    attempt waits by itself until there may be one (net/reach.py).
+    attempt waits by itself until there may be one (net/reachability.py).
     """
 
     retryable = True

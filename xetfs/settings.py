@@ -22,8 +22,10 @@ PROXY_SCHEMES = ("http", "socks5", "socks5h")
 class NetSettings:
     """Connections, proxies, trust and timeouts."""
 
-    connections_max: int = 32
-    """Maximum number of connections to one origin: twice what the link needs at 25 MB/s a connection."""
+    connections_max: int = 64
+    """Maximum number of requests to one origin at a time, each on its own connection. The link needs 14 at 25 MB/s a connection;
+    the rest is for requests that a server leaves unanswered, until they time out. The reference client has the same ceiling
+    (HF_XET_CLIENT_AC_MAX_DOWNLOAD_CONCURRENCY)."""
     http_proxy: Secret | None = None
     https_proxy: Secret | None = None
     """Proxies for http and https origins not in `no_proxy`: `http://` or `socks5://`, then `[user:password@]host:port`.
@@ -39,11 +41,11 @@ class NetSettings:
     connect_timeout_s: float = 5.0
     """Timeout of a connection attempt: long enough for three SYNs (0, 1 and 3 s)."""
     outage_patience_s: float = 0.06
-    """How long to retry an unreachable server before requests to it fail fast (net/reach.py): programs should learn within
-    100 ms that the network is down. A longer value lets a server restart meanwhile."""
+    """How long an unreachable server stays suspect before requests to it fail fast (net/reachability.py): programs should learn
+    within 100 ms that the network is down. A longer value lets a server restart meanwhile."""
     stall_timeout_s: float = 25.0
     """Maximum silence within an answer before a new attempt on another connection: leaves time for that within an operation.
-    Shorter once the usual latency of the server is known (net/pace.py)."""
+    Shorter once the usual latency of the server is known (net/latency.py)."""
     stall_timeout_first_s: float = 15.0
     """The same for a first attempt while nothing is known of the server. A cold answer may take many seconds (the reference
     client waits for five minutes), and giving it up makes a slow server slower."""

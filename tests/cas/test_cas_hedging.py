@@ -11,7 +11,7 @@ from loopback import Asked, client_of, ranged, serving
 
 from xetfs.cas.client import CasClient
 from xetfs.net.client import HttpClient
-from xetfs.net.pace import SAMPLES_MIN
+from xetfs.net.latency import SAMPLES_MIN
 from xetfs.protocol.ranges import HttpRange
 from xetfs.protocol.reconstruction import SignedUrl
 from xetfs.protocol.tree import XetToken

@@ -10,6 +10,8 @@ import trio
 import trio.testing
 from loopback import Asked, Authority, answer, client_of, serving
 
+from xetfs.settings import NetSettings
+
 BODY = random.Random(1).randbytes(300_000)
 PLACES = 8
 
@@ -143,3 +145,50 @@ async def test_a_request_behind_others_leaves_the_queue_when_cancelled() -> None
                 await client.request(f"{server.url}/second", "second")
             nursery.cancel_scope.cancel()
         assert server.paths == ["/first"]
+
+
+async def test_a_read_beside_many_stalled_ones_is_served() -> None:
+    """As many as the default limit leaves room for, silent before the headers and within the body."""
+    stalled = NetSettings().connections_max - 1
+
+    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes | None:
+        if asked.path == "/loud":
+            return answer(200, b"ok")
+        if asked.path == "/body":
+            await stream.send_all(answer(200, b"o", content_length="2"))
+        await trio.sleep_forever()
+        return None
+
+    async with (
+        serving(handler) as server,
+        client_of(server.url, connections_max=stalled + 1, stall_timeout_s=120) as client,
+        trio.open_nursery() as nursery,
+    ):
+        for number in range(stalled):
+            nursery.start_soon(client.request, f"{server.url}/{'body' if number % 2 else 'silent'}", "silent")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        with trio.fail_after(20):
+            for _ in range(5):
+                assert (await client.request(f"{server.url}/loud", "loud")).body == b"ok"
+        assert (server.paths.count("/loud"), len(server.paths)) == (5, 5 + stalled)
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_more_requests_at_a_time_than_allowed() -> None:
+    under_way: list[str] = []
+
+    async def silent(asked: Asked, stream: trio.abc.Stream) -> bytes:
+        under_way.append(asked.path)
+        await released.wait()
+        return answer(200, b"ok")
+
+    released = trio.Event()
+    async with serving(silent) as server, client_of(server.url, connections_max=3, stall_timeout_s=60) as client:
+        async with trio.open_nursery() as nursery:
+            for number in range(7):
+                nursery.start_soon(client.request, f"{server.url}/{number}", "silent")
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert len(under_way) == 3
+            released.set()
+        assert len(under_way) == 7
+        assert server.connections == 3

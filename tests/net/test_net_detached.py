@@ -11,8 +11,7 @@ import trio.testing
 from loopback import Asked, answer, client_of, serving
 
 from xetfs.net.detached import run_detached
-from xetfs.net.places import Places
-from xetfs.net.reach import Reach
+from xetfs.net.reachability import Reachability
 from xetfs.telemetry import Counters
 
 
@@ -21,10 +20,6 @@ class Broken(Counters):
 
     def add(self, name: str, amount: int = 1) -> None:
         raise RuntimeError("a bug")
-
-
-def broken_usual_s() -> float:
-    raise RuntimeError("a bug")
 
 
 def bugs(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -48,24 +43,11 @@ async def test_whoever_waits_for_a_probe_that_failed_by_a_bug_goes_on(
         await trio.lowlevel.checkpoint()
         raise httpx.ConnectError("refused")
 
-    reach = Reach("http://hub", refuse, patience_s=0.0, counters=Broken(), nursery=nursery)
+    reach = Reachability("http://hub", refuse, suspect_s=0.0, counters=Broken(), nursery=nursery)
     reach.note_failure(trio.current_time(), "Connection refused", silent=False)
     with trio.fail_after(1):
         await reach.check("x")
     assert bugs(caplog) == ["a bug: probing http://hub failed"]
-
-
-async def test_counting_that_failed_by_a_bug_is_begun_again(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    places = Places(1, broken_usual_s, nursery)
-    held = await places.take()
-    nursery.start_soon(places.take)
-    await trio.testing.wait_all_tasks_blocked()
-    nursery.start_soon(places.take)
-    await trio.testing.wait_all_tasks_blocked()
-    assert bugs(caplog) == ["a bug: counting silent requests failed"] * 2
-    places.give_back(held)
 
 
 async def test_the_tasks_of_a_client_end_with_it(autojump_clock: trio.testing.MockClock) -> None:

@@ -8,7 +8,7 @@ import trio.testing
 
 from xetfs.errors import ProtocolViolation, TimedOut, Unavailable
 from xetfs.net.hedging import CREDIT_FIRST, CREDIT_MAX, HEDGE_AFTER_MIN_S, HEDGE_FACTOR, HEDGE_SHARE, Hedger, hedge_after_s
-from xetfs.net.pace import SAMPLES_MIN, Pace
+from xetfs.net.latency import SAMPLES_MIN, LatencyEstimator
 from xetfs.telemetry import NET_HEDGES, NET_HEDGES_WON, Counters
 
 
@@ -44,7 +44,7 @@ async def run(*plans: float | tuple[float, Exception], after_s: float | None = 1
     counters, calls = Counters(), Calls(*plans)
     start = trio.current_time()
     try:
-        value = await Hedger(counters).run(calls, after_s=after_s, may=lambda: may)
+        value = await Hedger(counters).run(calls, after_s=after_s, may_hedge=lambda: may)
     finally:
         assert calls.running == 0
     return Outcome(value, trio.current_time() - start, calls, counters)
@@ -92,7 +92,7 @@ async def test_no_hedge_without_a_place_or_without_knowing_what_is_usual(autojum
 async def test_a_cancelled_wait_ends_both(autojump_clock: trio.testing.MockClock) -> None:
     calls = Calls(100.0, 100.0)
     with trio.move_on_after(5) as scope:
-        await Hedger(Counters()).run(calls, after_s=1.0, may=lambda: True)
+        await Hedger(Counters()).run(calls, after_s=1.0, may_hedge=lambda: True)
     assert scope.cancelled_caught
     assert (len(calls.begun), calls.running) == (2, 0)
 
@@ -101,7 +101,7 @@ async def test_when_everything_is_slow_hedges_stay_few(autojump_clock: trio.test
     counters = Counters()
     hedger = Hedger(counters)
     for _ in range(400):
-        await hedger.run(Calls(2.0, 2.0), after_s=1.0, may=lambda: True)
+        await hedger.run(Calls(2.0, 2.0), after_s=1.0, may_hedge=lambda: True)
     assert CREDIT_FIRST + 400 * HEDGE_SHARE - 1 <= counters[NET_HEDGES] <= CREDIT_FIRST + 400 * HEDGE_SHARE
 
 
@@ -109,15 +109,15 @@ async def test_what_is_saved_up_is_bounded(autojump_clock: trio.testing.MockCloc
     counters = Counters()
     hedger = Hedger(counters)
     for _ in range(1000):
-        await hedger.run(Calls(0.0), after_s=1.0, may=lambda: True)
+        await hedger.run(Calls(0.0), after_s=1.0, may_hedge=lambda: True)
     async with trio.open_nursery() as nursery:
         for _ in range(20):
-            nursery.start_soon(lambda: hedger.run(Calls(9.0, 9.0), after_s=1.0, may=lambda: True))
+            nursery.start_soon(lambda: hedger.run(Calls(9.0, 9.0), after_s=1.0, may_hedge=lambda: True))
     assert counters[NET_HEDGES] == CREDIT_MAX
 
 
 def test_when_is_what_is_usual_and_some_more_but_never_at_once() -> None:
-    pace = Pace(floor_s=2, first_s=5, ceiling_s=10)
+    pace = LatencyEstimator(floor_s=2, first_s=5, ceiling_s=10)
     assert hedge_after_s(pace, 0) is None
     for _ in range(SAMPLES_MIN):
         pace.note_silence(0.01)

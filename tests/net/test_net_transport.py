@@ -10,11 +10,14 @@ import httpx
 import pytest
 import trio
 import trio.testing
+from flat_settings import flat_settings
 from loopback import Asked, Authority, Loopback, answer, serving
 
+from xetfs.net.client import open_network
 from xetfs.net.connector import Connector
 from xetfs.net.http1 import HEAD_BYTES_MAX, Body
 from xetfs.net.transport import KEEPALIVE_S, Transport
+from xetfs.telemetry import Counters
 
 TIMEOUT_S = 5.0
 
@@ -174,14 +177,44 @@ async def test_an_idle_connection_is_used_again_until_it_is_too_old(autojump_clo
         assert [asked.connection for asked in server.asked] == [1, 1, 2, 2]
 
 
-async def test_after_retire_no_connection_of_before_is_used_again() -> None:
+async def test_an_idle_connection_is_closed_without_another_request(autojump_clock: trio.testing.MockClock) -> None:
+    """The client is asked for it now and then, and closes what is too old to be used."""
+    ended = trio.Event()
+
+    async def handler(asked: Asked, stream: trio.abc.Stream) -> bytes | None:
+        if asked.path == "/last":
+            await stream.send_all(answer(200, b"hello"))
+            assert await stream.receive_some(1) == b""
+            ended.set()
+            return None
+        return answer(200, b"hello")
+
+    async with serving(handler) as server, open_network(flat_settings(), Counters()) as network:
+        await network.client(server.url).request(f"{server.url}/last", "x")
+        network.close_expired()
+        await trio.sleep(KEEPALIVE_S - 1)
+        network.close_expired()
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert not ended.is_set()
+        await trio.sleep(2)
+        network.close_expired()
+        await ended.wait()
+
+
+async def test_only_connections_unused_for_so_long_are_closed(autojump_clock: trio.testing.MockClock) -> None:
+    """What is under way is left alone, and used again after it: its answer shows that it works."""
     async with transport_to(saying(answer(200, b"hello"))) as (server, transport):
-        await read((await ask(transport, f"{server.url}/idle"))[1])
-        _, under_way = await ask(transport, f"{server.url}/under-way")
-        transport.retire()
-        assert await read(under_way) == b"hello"
-        await read((await ask(transport, f"{server.url}/after"))[1])
-        assert [asked.connection for asked in server.asked] == [1, 1, 2]
+        bodies = [(await ask(transport, f"{server.url}/{number}"))[1] for number in range(3)]
+        await read(bodies[0])
+        await trio.sleep(2)
+        await read(bodies[1])
+        transport.close_idle(1)
+        assert await read(bodies[2]) == b"hello"
+        for _ in range(2):
+            bodies = [(await ask(transport, f"{server.url}/after"))[1] for _ in range(2)]
+            for body in bodies:
+                await read(body)
+        assert sorted(asked.connection for asked in server.asked[3:]) == [2, 2, 3, 3]
 
 
 async def test_a_secure_origin_is_reached_through_a_tunnel_of_the_proxy(authority: Authority) -> None:

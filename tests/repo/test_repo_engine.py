@@ -28,6 +28,7 @@ from xetfs.errors import (
     XetfsError,
 )
 from xetfs.hub.client import HubClient
+from xetfs.net.client import Network
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.shelf import Shelf
@@ -336,6 +337,15 @@ async def test_closing_does_not_wait_for_a_store_that_takes_no_record(
         view = await opened.open_repo(RepoRef.parse("acme/demo"))
         node = (await walk(view, view.root))["data/deep/er/model.bin"]
         assert len(await read(view, node)) == node.size
+
+
+async def test_housekeeping_closes_idle_connections(hub: TestHub, engine: OpenEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "HOUSEKEEPING_INTERVAL_S", 0.01)
+    asked = trio.Event()
+    monkeypatch.setattr(Network, "close_expired", lambda self: asked.set())
+    async with engine():
+        with trio.fail_after(10):
+            await asked.wait()
 
 
 async def test_a_failure_of_housekeeping_costs_a_turn_and_not_the_engine(

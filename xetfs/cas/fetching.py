@@ -94,8 +94,7 @@ class _Fetch:
             raise failures[0]
 
     async def _one(self, part: Part) -> None:
-        length = len(part[0])
-        await self._http.retrying(lambda number: self._http.hedged(self.origin, length, lambda: self._attempt_one(part, number)))
+        await self._http.retrying(lambda number: self._attempt_one(part, number), origin=self.origin, length=len(part[0]))
 
     async def _attempt_one(self, part: Part, number: int) -> None:
         span, into = part
@@ -140,7 +139,7 @@ class _Fetch:
         self._facts.note(self.origin, Fact.TRIES_SEVERAL, lifetime_s=TRIAL_S)
         try:
             good = await self._http.retrying(
-                lambda number: self._http.hedged(self.origin, length, lambda: self._attempt_together(ordered, number))
+                lambda number: self._attempt_together(ordered, number), origin=self.origin, length=length
             )
         except ProtocolViolation as error:
             log.debug("several ranges in one request are garbled: %s", error)

@@ -7,11 +7,11 @@ One `Network` per engine owns the connections; each Hub has a client of its own,
 one attempt, whose body is taken piece by piece or filled into a buffer; whoever asked repeats it with `retrying`, since only they
 know what a half-read body means.
 
-Phases of one attempt: wait for one of the origin's places; connect, send, wait for the head (net/transport.py); read the body;
-close. Each may be cancelled at any moment, which closes its connection. An answer that says nothing, or next to
-nothing, for much longer than that origin's answers usually do (net/pace.py) is given up; `hedged` sends a second request before.
+Phases of one attempt: wait for a permit of the origin; connect, send, wait for the headers (net/transport.py); read the body;
+close. Each may be cancelled at any moment, which closes its connection.
 
-A server that cannot be reached at all is not tried by every request (net/reach.py).
+docs/network.md describes all mechanisms together: limits, timeouts, hedges, retries, and what happens while a server cannot be
+reached.
 
 Everything goes through `_open`: the policy of net/origins.py, the token only for its origin, the counting and the log.
 """
@@ -31,20 +31,20 @@ import trio
 
 from xetfs import __version__
 from xetfs.errors import Offline, ProtocolViolation, Unavailable
-from xetfs.net.connector import Unanswered, Unreached
+from xetfs.net.connector import Unreachable, Unresponsive
 from xetfs.net.download import Download
 from xetfs.net.failures import error_of_exception, error_of_status, is_retried_status
 from xetfs.net.hedging import Hedger, hedge_after_s
+from xetfs.net.latency import Kind
 from xetfs.net.origins import PUBLIC_HOSTS, REDIRECTS_MAX, Bearer, HostPolicy, Origin, OriginPolicy
-from xetfs.net.pace import Kind
-from xetfs.net.pool import OriginPools, Turn
+from xetfs.net.pool import OriginPool, OriginPools
 from xetfs.net.proxies import Proxies
 from xetfs.net.retry import with_retries
 from xetfs.net.trust import make_ssl_context
 from xetfs.protocol.urls import split_url
 from xetfs.secret import Secret
 from xetfs.settings import Settings
-from xetfs.telemetry import NET_ANSWER_SECONDS, NET_REQUESTS, NET_STALLS, Counters
+from xetfs.telemetry import NET_ANSWER_SECONDS, NET_REQUESTS, Counters
 from xetfs.units import MIB
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,10 @@ class Network:
             self._clients[key] = HttpClient(self, OriginPolicy(endpoint, hosts))
         return self._clients[key]
 
+    def close_expired(self) -> None:
+        """Close connections that have been idle for too long to be used again. Never waits."""
+        self.pools.close_expired()
+
 
 class HttpClient:
     """Sends requests on behalf of one Hub. Made by Network.client. Not thread-safe."""
@@ -106,22 +110,26 @@ class HttpClient:
         self._hedger = network.hedger
         self._pools = network.pools
 
-    async def retrying(self, attempt: Callable[[int], Awaitable[T]]) -> T:
-        """Call `attempt` with its number, again while its errors are worth it; see net/retry.py."""
+    async def retrying(self, attempt: Callable[[int], Awaitable[T]], *, origin: Origin | None = None, length: int = 0) -> T:
+        """Call `attempt` with its number, again while its errors are worth it; see net/retry.py.
+
+        origin, length: given for `length` bytes of data. The next attempt then starts beside one that takes unusually long
+        (net/hedging.py), so two attempts at the same time must do no harm to each other.
+        """
+
+        async def hedged(number: int) -> T:
+            if origin is None:
+                return await attempt(number)
+            pool = await self._pools.get(origin, self.policy)
+            after_s = hedge_after_s(pool.latency["data"], length)
+            return await self._hedger.run(lambda: attempt(number), after_s=after_s, may_hedge=lambda: pool.permits.value > 0)
+
         return await with_retries(
-            attempt,
+            hedged,
             attempts_max=self.settings.net.attempts_max,
             counters=self.counters,
             pause_max_s=self.settings.operation_deadline_s,
         )
-
-    async def hedged(self, origin: Origin, length: int, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Call `attempt`, which asks `origin` for `length` bytes of data, and once more beside it if that takes unusually long.
-
-        Two calls at the same time must do no harm to each other. See net/hedging.py.
-        """
-        pool = await self._pools.get(origin, self.policy)
-        return await self._hedger.run(attempt, after_s=hedge_after_s(pool.paces["data"], length), may=lambda: pool.spare)
 
     async def request(
         self,
@@ -168,7 +176,7 @@ class HttpClient:
     ) -> AsyncIterator[Download]:
         """One attempt at an answer whose body is taken inside the `async with`; redirects are followed before, if at all.
 
-        attempt: its number, as each is waited for longer than the one before. kind: what it asks for (net/pace.py).
+        attempt: its number, as each is waited for longer than the one before. kind: what it asks for (net/latency.py).
         An answer in an encoding that was not asked for is refused here; by default none is asked for.
         A 401 to a token that has been replaced since is followed by one more request, with the new one.
         Raises Unavailable, ProtocolViolation, Offline; any other status is the caller's to judge.
@@ -199,31 +207,33 @@ class HttpClient:
     async def _attempt(
         self, method: str, url: str, what: str, headers: Mapping[str, str], token: Secret | None, number: int, kind: Kind
     ) -> AsyncIterator[Download]:
-        """One request to one origin: its place, its opening, its closing. token: to be sent to that origin."""
+        """One request to one origin: its permit, its opening, its closing. token: to be sent to that origin."""
         if self.settings.offline:
             raise Offline(f"{what}: not at hand, and offline")
         parts = self.policy.check_url(url, what)
         origin = Origin.of_parts(parts)
         pool = await self._pools.get(origin, self.policy)
-        await pool.reach.check(what)
-        async with pool.turn(kind) as turn:
-            patience_s = turn.pace.patience_s(number)
-            request = self._make_request(method, url, parts.host, headers, patience_s)
+        await pool.reachability.check(what)
+        async with pool.permits:
+            timeout_s = pool.latency[kind].stall_timeout_s(number)
+            request = self._make_request(method, url, parts.host, headers, timeout_s)
             if token is not None:
                 request.headers["authorization"] = f"Bearer {token.reveal()}"
             start = trio.current_time()
-            response = await self._open(turn, request, what, patience_s)
+            response = await self._open(pool, request, what, timeout_s)
             silence_s = trio.current_time() - start
             try:
                 log.debug("%s %s status=%d what=%r", method, parts.shown, response.status_code, what)
-                download = Download(response, url, what, turn, self.counters, patience_s=patience_s, silence_s=silence_s)
+                download = Download(
+                    response, url, what, pool, kind, self.counters, stall_timeout_s=timeout_s, silence_s=silence_s
+                )
                 yield download
                 await download.finish()
             finally:
                 await response.aclose()
 
-    def _make_request(self, method: str, url: str, host: str, headers: Mapping[str, str], patience_s: float) -> httpx.Request:
-        timeouts = {"connect": self.settings.net.connect_timeout_s, "read": patience_s}
+    def _make_request(self, method: str, url: str, host: str, headers: Mapping[str, str], timeout_s: float) -> httpx.Request:
+        timeouts = {"connect": self.settings.net.connect_timeout_s, "read": timeout_s}
         try:
             request = httpx.Request(method, self._parse_url(url), headers=dict(headers), extensions={"timeout": timeouts})
         except httpx.InvalidURL:
@@ -232,23 +242,20 @@ class HttpClient:
             raise ProtocolViolation("a URL that two readers read differently")
         return request
 
-    async def _open(self, turn: Turn, request: httpx.Request, what: str, patience_s: float) -> httpx.Response:
+    async def _open(self, pool: OriginPool, request: httpx.Request, what: str, timeout_s: float) -> httpx.Response:
         self.counters.add(NET_REQUESTS)
         start = trio.current_time()
         try:
-            response = await turn.pool.transport.handle_async_request(request)
-            turn.note_heard()
-            turn.pool.reach.note_answer()
+            response = await pool.transport.handle_async_request(request)
+            pool.reachability.note_answer()
             self.counters.observe(NET_ANSWER_SECONDS, trio.current_time() - start)
             return response
         except httpx.HTTPError as exc:
             if isinstance(exc, httpx.TimeoutException):
-                self.counters.add(NET_STALLS)
-            if isinstance(exc, httpx.ReadTimeout):
-                turn.renew(patience_s)
+                pool.note_stall(timeout_s)
             error = error_of_exception(exc, what)
-            if isinstance(exc, Unreached | Unanswered):
-                turn.pool.reach.note_failure(start, str(exc), silent=isinstance(exc, Unanswered))
+            if isinstance(exc, Unreachable | Unresponsive):
+                pool.reachability.note_failure(start, str(exc), silent=isinstance(exc, Unresponsive))
                 if isinstance(error, Unavailable):
                     error.unconnected = True
         # Raised here, without the foreign exception behind it: that one refers to the request, and so to its headers.

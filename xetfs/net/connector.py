@@ -1,4 +1,4 @@
-"""Makes connections, to allowed addresses only: a name is resolved once, its addresses are judged, and connected to as judged."""
+"""Opens connections, to allowed addresses only: a name is resolved once, its addresses are checked, and those are used."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ CheckAddresses = Callable[[str, int, Sequence[str]], None]
 """Given host, port and its resolved addresses, raises if one of them must not be connected to."""
 
 _LOCAL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
-"""Why a connection may fail that has nothing to do with the other side, nor with the way there."""
+"""Failures to connect that say nothing about the server or the route to it."""
 
 
-class Unreached(httpx.ConnectError):
-    """Nobody is there: refused, no route, no such name. Other ConnectErrors come from what an open connection brought."""
+class Unreachable(httpx.ConnectError):
+    """No connection: refused, no route, no such name. Other ConnectErrors come from what happened on an open connection."""
 
 
-class Unanswered(httpx.ConnectTimeout):
-    """The same, for want of any answer in all the time that a connection was given."""
+class Unresponsive(httpx.ConnectTimeout):
+    """No connection, as nothing answered within the connect timeout."""
 
 
 class Connector:
@@ -34,7 +34,7 @@ class Connector:
     async def connect(self, host: str, port: int, timeout_s: float) -> socket.socket:
         """Return a connected, non-blocking socket.
 
-        Raises Unreached, Unanswered, httpx.ConnectError, and what `check_addresses` raises.
+        Raises Unreachable, Unresponsive, httpx.ConnectError, and what `check_addresses` raises.
         """
         try:
             with trio.fail_after(timeout_s):
@@ -42,7 +42,7 @@ class Connector:
                 self._check_addresses(host, port, [str(entry[4][0]) for entry in found])
                 return await connect_any(found)
         except trio.TooSlowError:
-            raise Unanswered("no answer") from None
+            raise Unresponsive("no answer") from None
         except OSError as exc:
-            error = httpx.ConnectError if exc.errno in _LOCAL else Unreached
+            error = httpx.ConnectError if exc.errno in _LOCAL else Unreachable
             raise error(f"{exc.strerror or exc}") from exc

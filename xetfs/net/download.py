@@ -1,8 +1,8 @@
 """The body of an answer, while it comes.
 
 It is taken piece by piece, or filled into a buffer, by the one task that asked for it, inside the `async with` of its request.
-Silence, and next to nothing, for much longer than usual is given up (net/pace.py), and told to the pool, whose idle connections
-may be as dead. What is left unread when the request ends is read if it is short, and else cut off with its connection.
+Silence, or a trickle, for much longer than usual is given up (net/latency.py) and reported to the pool, whose idle connections
+may be as dead. What is left unread when the request ends is read if it is short; otherwise its connection is closed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import trio
 from xetfs.errors import ProtocolViolation, TimedOut, Unavailable, XetfsError
 from xetfs.net.failures import error_of_exception
 from xetfs.net.http1 import Body
-from xetfs.net.pool import Turn
-from xetfs.telemetry import NET_BYTES, NET_STALLS, Counters
+from xetfs.net.latency import Kind
+from xetfs.net.pool import OriginPool
+from xetfs.telemetry import NET_BYTES, Counters
 
 TRICKLE_BYTES_MIN: Final = 4096
 """Bytes that must come within the time of a stall; a server that sends one byte a second stalls no less than a silent one."""
@@ -35,26 +36,28 @@ class Download:
         response: httpx.Response,
         url: str,
         what: str,
-        turn: Turn,
+        pool: OriginPool,
+        kind: Kind,
         counters: Counters,
         *,
-        patience_s: float,
+        stall_timeout_s: float,
         silence_s: float,
     ) -> None:
-        """patience_s: the silence that is a stall, with which the request was made; silence_s: that until its headers came."""
+        """stall_timeout_s: the silence that is a stall, as in the request; silence_s: that before the headers came."""
         self.status = response.status_code
         self.headers = response.headers
         self.url = url
         self.what = what
-        self._turn = turn
+        self._pool = pool
+        self._latency = pool.latency[kind]
         self.counters = counters
         assert isinstance(response.stream, Body)
         self._body = response.stream
         self._received = 0
-        self._patience_s = patience_s
+        self._stall_timeout_s = stall_timeout_s
         self._start = trio.current_time()
         self._silence_s = silence_s
-        self._window_end = self._start + patience_s
+        self._window_end = self._start + stall_timeout_s
         self._window_bytes = 0
 
     @property
@@ -80,21 +83,20 @@ class Download:
             yield
         except httpx.TransportError as exc:
             if isinstance(exc, httpx.TimeoutException):
-                self._stalled()
+                self._pool.note_stall(self._stall_timeout_s)
             raise error_of_exception(exc, self.what) from None
 
     def _note(self, count: int, since: float) -> None:
-        """Count bytes that came, 0 at the end of the body, and judge the pace. since: when they were first waited for."""
+        """Count bytes received, 0 at the end of the body, and check for a trickle. since: when the wait for them began."""
         now = trio.current_time()
         self._silence_s = max(self._silence_s, now - since)
         self._received += count
         self.counters.add(NET_BYTES, count)
-        self._turn.note_heard()
         if count:
             self._watch(count, now)
         else:
-            self._turn.pace.note_silence(self._silence_s)
-            self._turn.pace.note_body(self._received, now - self._start)
+            self._latency.note_silence(self._silence_s)
+            self._latency.note_body(self._received, now - self._start)
 
     async def finish(self) -> None:
         """Read what is left if it is short, so that the connection can be used again: a redirect's or an error's body, say."""
@@ -108,14 +110,10 @@ class Download:
         self._window_bytes += count
         if now >= self._window_end:
             if self._window_bytes < TRICKLE_BYTES_MIN:
-                self._stalled()
-                raise TimedOut(f"{self.what}: the server trickles")
-            self._window_end = now + self._patience_s
+                self._pool.note_stall(self._stall_timeout_s)
+                raise TimedOut(f"{self.what}: the server sends too slowly")
+            self._window_end = now + self._stall_timeout_s
             self._window_bytes = 0
-
-    def _stalled(self) -> None:
-        self.counters.add(NET_STALLS)
-        self._turn.renew(self._patience_s)
 
     async def read(self, bytes_max: int) -> bytes:
         """The whole body, at most bytes_max. Raises ProtocolViolation if there is more."""

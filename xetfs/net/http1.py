@@ -34,9 +34,8 @@ WAKE_BYTES_MAX: Final = 512 * 1024
 class Connection:
     """One stream and the exchange on it. Not thread-safe; used by one task at a time."""
 
-    def __init__(self, stream: Stream, wire: memoryview, *, epoch: int) -> None:
-        """wire: scratch buffer that the connections of an event loop share; no await divides its use. epoch: see transport.py."""
-        self.epoch = epoch
+    def __init__(self, stream: Stream, wire: memoryview) -> None:
+        """wire: scratch buffer that the connections of an event loop share; no await divides its use."""
         self.used_at = trio.current_time()
         self._stream = stream
         self._wire = wire
@@ -108,17 +107,18 @@ class Framing:
 class Body(httpx.AsyncByteStream):
     """The body of one answer, taken by one task, once: in pieces, or received into a buffer.
 
-    Raises httpx.ReadTimeout after `patience_s` of silence, httpx.ReadError if the connection breaks, httpx.RemoteProtocolError if
-    the body ends early or is not HTTP. After an error, or closed before its end, it has closed its connection.
+    Raises httpx.ReadTimeout after `stall_timeout_s` of silence, httpx.ReadError if the connection breaks,
+    httpx.RemoteProtocolError if the body ends early or is not HTTP. After an error, or if it is closed before its end, its
+    connection is closed.
     """
 
     def __init__(
-        self, connection: Connection, framing: Framing, *, patience_s: float, release: Callable[[Connection], None]
+        self, connection: Connection, framing: Framing, *, stall_timeout_s: float, release: Callable[[Connection], None]
     ) -> None:
         """release: takes the connection back when it can carry another request."""
         self._connection = connection
         self._framing = framing
-        self._patience_s = patience_s
+        self._stall_timeout_s = stall_timeout_s
         self._release = release
         self._ended = False
         self._wake_bytes = WAKE_BYTES_FIRST
@@ -182,7 +182,7 @@ class Body(httpx.AsyncByteStream):
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         try:
-            with trio.fail_after(self._patience_s):
+            with trio.fail_after(self._stall_timeout_s):
                 yield
         except trio.TooSlowError:
             self._abort()

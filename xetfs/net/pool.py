@@ -1,18 +1,14 @@
-"""Connections to one origin: a bounded number of them, replaced as a whole when they have gone silent.
+"""Connections to one origin: a bounded number of requests at a time, over connections that are known to work.
 
-Each origin has its own transport and its own limit on requests, so that no slow origin takes the connections of another. When an
-answer stalls, chances are that the idle connections beside it are just as dead, a NAT having forgotten them: the transport then
-lets running requests end and sends new ones out on fresh connections. If others were heard from in the meantime, the fault lies
-with that one connection, or with what was asked for, and the rest is left alone.
+Each origin has its own transport and its own limit on requests, so that no slow origin takes the connections of another. When a
+request stalls, idle connections may be just as dead, as a NAT may have forgotten them: those that have been unused for as long as
+the silence are closed. One that was used in the meantime works, and stays.
 """
 
 from __future__ import annotations
 
-import math
 import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -21,92 +17,49 @@ import trio
 
 from xetfs.errors import Unavailable
 from xetfs.net.connector import Connector
+from xetfs.net.latency import Kind, LatencyEstimator
 from xetfs.net.origins import Origin, OriginPolicy
-from xetfs.net.pace import Kind, Pace
-from xetfs.net.places import Place, Places
 from xetfs.net.proxies import Proxies, proxy_name, proxy_port
-from xetfs.net.reach import Reach
+from xetfs.net.reachability import Reachability
 from xetfs.net.streams import WIRE_BYTES
-from xetfs.net.transport import Transport
+from xetfs.net.transport import KEEPALIVE_S, Transport
 from xetfs.settings import NetSettings
-from xetfs.telemetry import Counters
+from xetfs.telemetry import NET_STALLS, Counters
 
 ORIGINS_MAX: Final = 64
-"""Origins with connections at one time. A Hub, its CAS and its transfer hosts are a handful."""
+"""Most origins with connections at a time. A Hub, its CAS and its transfer hosts are a handful."""
 
 
 class OriginPool:
-    """The connections to one origin."""
+    """The connections to one origin.
 
-    def __init__(
-        self,
-        settings: NetSettings,
-        connector: Connector,
-        context: ssl.SSLContext,
-        wire: memoryview,
-        proxy: httpx.Proxy | None,
-        reach: Reach,
-        nursery: trio.Nursery,
-    ) -> None:
-        self.reach = reach
+    permits: held by each request from before it is sent until its answer has been read.
+    """
+
+    def __init__(self, settings: NetSettings, transport: Transport, reachability: Reachability, counters: Counters) -> None:
+        self.transport = transport
+        self.reachability = reachability
         first_s, ceiling_s = settings.stall_timeout_first_s, settings.stall_timeout_s
-        self.paces: dict[Kind, Pace] = {
-            "metadata": Pace(floor_s=settings.answer_timeout_min_s, first_s=first_s, ceiling_s=ceiling_s),
-            "data": Pace(floor_s=settings.stall_timeout_min_s, first_s=first_s, ceiling_s=ceiling_s),
+        self.latency: dict[Kind, LatencyEstimator] = {
+            "metadata": LatencyEstimator(floor_s=settings.answer_timeout_min_s, first_s=first_s, ceiling_s=ceiling_s),
+            "data": LatencyEstimator(floor_s=settings.stall_timeout_min_s, first_s=first_s, ceiling_s=ceiling_s),
         }
-        self._places = Places(settings.connections_max, self._usual_s, nursery)
-        self.transport = Transport(connector, context, wire, proxy=proxy)
-        self.heard_at = -math.inf
-        """When bytes last came on any of its connections."""
+        self.permits = trio.Semaphore(settings.connections_max, max_value=settings.connections_max)
+        self._counters = counters
 
     @property
-    def busy(self) -> int:
-        """Requests under way or waiting for their turn."""
-        return self._places.busy
+    def busy(self) -> bool:
+        """True while a request is under way or waits for a permit."""
+        return self.permits.value != self.permits.max_value
 
-    @property
-    def spare(self) -> bool:
-        """Whether a place is free and nobody waits for it."""
-        return self._places.spare
-
-    def _usual_s(self) -> float:
-        return max(pace.usual_s(0) or 0.0 for pace in self.paces.values())
-
-    @asynccontextmanager
-    async def turn(self, kind: Kind) -> AsyncIterator[Turn]:
-        """Wait for a free place, and hold it for one request of that kind."""
-        place = await self._places.take()
-        try:
-            yield Turn(self, place, self.paces[kind])
-        finally:
-            self._places.give_back(place)
-
-    def renew(self, silent_s: float) -> None:
-        """Use fresh connections from now on, because one has been silent for so long, if the others have been, too."""
-        if self.heard_at <= trio.current_time() - silent_s:
-            self.transport.retire()
+    def note_stall(self, silent_s: float) -> None:
+        """An answer was given up after so long a silence: close what may be as dead as its connection."""
+        self._counters.add(NET_STALLS)
+        self.transport.close_idle(silent_s)
 
     async def aclose(self) -> None:
-        self.reach.close()
-        self._places.close()
+        self.reachability.close()
         await self.transport.aclose()
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What one request has of a pool: its place, the connections of which it gets one, and how fast its kind usually is."""
-
-    pool: OriginPool
-    place: Place
-    pace: Pace
-
-    def note_heard(self) -> None:
-        """Bytes have come."""
-        self.place.heard_at = self.pool.heard_at = trio.current_time()
-
-    def renew(self, silent_s: float) -> None:
-        """It was silent for so long: use fresh connections from now on, unless others of these were heard from meanwhile."""
-        self.pool.renew(silent_s)
 
 
 class OriginPools:
@@ -139,9 +92,10 @@ class OriginPools:
         if pool is None:
             connector = Connector(partial(self._check_addresses, policy))
             proxy = self._proxies.for_origin(origin)
-            reach = self._reach_of(origin, proxy, connector)
-            pool = OriginPool(self._settings, connector, self._context, self._wire, proxy, reach, self._nursery)
-        self._pools[key] = pool  # to the end: the first is the one unused for longest
+            transport = Transport(connector, self._context, self._wire, proxy=proxy)
+            reachability = self._reachability_of(origin, proxy, connector)
+            pool = OriginPool(self._settings, transport, reachability, self._counters)
+        self._pools[key] = pool  # moved to the end, so that the first is the least recently used
         if len(self._pools) > ORIGINS_MAX:
             idle = next((old for old, its in self._pools.items() if its is not pool and not its.busy), None)
             if idle is None:
@@ -154,16 +108,21 @@ class OriginPools:
         if not self._proxies.is_proxy(host, port):  # what a proxy connects to is out of sight
             policy.check_addresses(host, port, addresses)
 
-    def _reach_of(self, origin: Origin, proxy: httpx.Proxy | None, connector: Connector) -> Reach:
-        """Of the server, or of the proxy on the way to it: that one tells by its own answers what is behind it."""
+    def _reachability_of(self, origin: Origin, proxy: httpx.Proxy | None, connector: Connector) -> Reachability:
+        """Of the server, or of the proxy in front of it, which reports by its own answers what is behind it."""
         host, port = (origin.host, origin.port) if proxy is None else (proxy.url.host, proxy_port(proxy))
 
         async def connect(timeout_s: float) -> None:
             (await connector.connect(host, port, timeout_s)).close()
 
         server = str(origin) if proxy is None else f"the proxy {proxy_name(proxy)}"
-        patience_s = self._settings.outage_patience_s
-        return Reach(server, connect, patience_s=patience_s, counters=self._counters, nursery=self._nursery)
+        suspect_s = self._settings.outage_patience_s
+        return Reachability(server, connect, suspect_s=suspect_s, counters=self._counters, nursery=self._nursery)
+
+    def close_expired(self) -> None:
+        """Close connections that have been idle for longer than KEEPALIVE_S. Never waits."""
+        for pool in self._pools.values():
+            pool.transport.close_idle(KEEPALIVE_S)
 
     async def aclose(self) -> None:
         while self._pools:

@@ -2,11 +2,10 @@
 
 httpx's own transport (httpcore) receives 64 KiB at a time, copies bodies several times, and loses a place in its pool when a
 request is cancelled while it opens. This one is small because it leaves out what this package does not need: HTTP/2, request
-bodies, and a queue, as requests to an origin are limited before they get here (net/places.py).
+bodies, and a queue, as requests to an origin are limited before they get here (net/pool.py).
 
-An idle connection is used again, the latest first, if it is silent and there still is a route to the other side. `retire` begins
-a new epoch: connections of an earlier one end with the request that they carry. A cancelled or failed exchange closes its
-connection. Closing never waits.
+An idle connection is used again, the most recently used first, if it is silent and there still is a route to the other side.
+A cancelled or failed exchange closes its connection. Closing never waits.
 """
 
 from __future__ import annotations
@@ -40,8 +39,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._context = context
         self._wire = wire
         self._proxy = proxy
-        self._epoch = 0
-        self._idle: list[Connection] = []  # the latest used last
+        self._idle: list[Connection] = []  # the most recently used last
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request without a body; return its answer, whose stream is a Body, once the head has come.
@@ -65,7 +63,7 @@ class Transport(httpx.AsyncBaseTransport):
         except BaseException:
             connection.close()
             raise
-        body = Body(connection, framing, patience_s=timeout["read"], release=self._release)
+        body = Body(connection, framing, stall_timeout_s=timeout["read"], release=self._release)
         return httpx.Response(head.status_code, headers=head.headers.raw_items(), stream=body, request=request)
 
     def _head_of(self, request: httpx.Request) -> h11.Request:
@@ -76,25 +74,19 @@ class Transport(httpx.AsyncBaseTransport):
         return h11.Request(method=request.method, target=target, headers=[*headers, *_proxy_headers(self._proxy)])
 
     def _reusable(self) -> Connection | None:
-        now = trio.current_time()
+        self.close_idle(KEEPALIVE_S)
         while self._idle:
             connection = self._idle.pop()
-            if now - connection.used_at <= KEEPALIVE_S and connection.reusable:
+            if connection.reusable:
                 return connection
             connection.close()
         return None
 
     def _release(self, connection: Connection) -> None:
-        if connection.epoch != self._epoch:
-            connection.close()
-            return
         connection.used_at = trio.current_time()
         self._idle.append(connection)
-        if self._idle[0].used_at < connection.used_at - KEEPALIVE_S:
-            self._idle.pop(0).close()
 
     async def _open(self, url: httpx.URL, timeout_s: float) -> Connection:
-        epoch = self._epoch
         server = (url.host, _port_of(url)) if self._proxy is None else (self._proxy.url.host, proxy_port(self._proxy))
         plain = PlainStream(await self._connector.connect(*server, timeout_s))
         missing = ""
@@ -114,7 +106,7 @@ class Transport(httpx.AsyncBaseTransport):
         except BaseException:
             plain.close()
             raise
-        return Connection(stream, self._wire, epoch=epoch)
+        return Connection(stream, self._wire)
 
     async def _secure(self, plain: PlainStream, url: httpx.URL) -> Stream:
         tls = TlsStream(plain, self._wire, self._context, url.host)
@@ -138,9 +130,7 @@ class Transport(httpx.AsyncBaseTransport):
         target = f"{url.host if ':' not in url.host else f'[{url.host}]'}:{_port_of(url)}".encode()
         headers = [(b"host", target), *_proxy_headers(proxy)]
         try:
-            head, _ = await Connection(plain, self._wire, epoch=0).send(
-                h11.Request(method="CONNECT", target=target, headers=headers)
-            )
+            head, _ = await Connection(plain, self._wire).send(h11.Request(method="CONNECT", target=target, headers=headers))
         except h11.RemoteProtocolError:
             raise httpx.ProxyError("its answer is not HTTP") from None
         match head.status_code:
@@ -151,17 +141,14 @@ class Transport(httpx.AsyncBaseTransport):
             case status if not 200 <= status < 300:
                 raise httpx.ProxyError(f"it failed ({status})")
 
-    def retire(self) -> None:
-        """Use fresh connections from now on; requests under way go on with theirs."""
-        self._epoch += 1
-        self._close_idle()
-
-    def _close_idle(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+    def close_idle(self, unused_s: float) -> None:
+        """Close the connections that have been idle for at least so many seconds."""
+        since = trio.current_time() - unused_s
+        while self._idle and self._idle[0].used_at <= since:
+            self._idle.pop(0).close()
 
     async def aclose(self) -> None:
-        self.retire()
+        self.close_idle(0.0)
 
 
 def _port_of(url: httpx.URL) -> int:

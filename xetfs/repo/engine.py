@@ -230,8 +230,8 @@ class Engine:
             await reader.flush()
 
     async def run_housekeeping(self) -> None:
-        """Every HOUSEKEEPING_INTERVAL_S, until cancelled: flush, have files checked that have become known whole, and give memory
-        back when nobody has read for a while. An error costs one turn, and not the engine."""
+        """Every HOUSEKEEPING_INTERVAL_S, until cancelled: flush, check files that have become known whole, close idle
+        connections, and give memory back when nobody has read for a while. An error costs one turn, and not the engine."""
         served, idle_turns = 0, 0
         while True:
             await trio.sleep(HOUSEKEEPING_INTERVAL_S)
@@ -242,6 +242,7 @@ class Engine:
                     for reader in tuple(self._readers.values()):
                         self._whole.consider(reader)
                 await self.flush()
+                self._network.close_expired()
                 if idle_turns == IDLE_TURNS:
                     self.shelf.release_idle()
                     release_unused()

@@ -42,7 +42,7 @@ NOBODY = "nobody"
 """Readers without a token of their own: all who ask for a repo that is open to all, and one who sends none."""
 PATIENCE_S = 3.0
 """How long a silent Hub is waited for when the last known commit could be served instead. One that refuses is given up sooner
-(net/reach.py)."""
+(net/reachability.py)."""
 
 _REFUSED, _GRANTED = b"refused", b"granted"
 _FINGERPRINT_KEY = blake3(b"xetfs: fingerprint of the token that could read a repo").digest()

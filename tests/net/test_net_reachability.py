@@ -12,9 +12,17 @@ import trio.testing
 from loopback import Names, answer, client_of, serving
 
 from xetfs.errors import Offline, ProtocolViolation
-from xetfs.net import reach, retry
-from xetfs.net.connector import Unanswered, Unreached
-from xetfs.net.reach import DOUBT_PAUSE_S, DOUBT_PROBES_MIN, FRESH_S, IDLE_PAUSE_MAX_S, PROBE_PAUSE_S, PROBE_TIMEOUT_S, Reach
+from xetfs.net import reachability, retry
+from xetfs.net.connector import Unreachable, Unresponsive
+from xetfs.net.reachability import (
+    FRESH_S,
+    IDLE_PAUSE_MAX_S,
+    PROBE_PAUSE_S,
+    PROBE_TIMEOUT_S,
+    SUSPECT_PAUSE_S,
+    SUSPECT_PROBES_MIN,
+    Reachability,
+)
 from xetfs.secret import Secret
 from xetfs.telemetry import NET_OUTAGES, NET_REQUESTS, NET_RETRIES, Counters
 
@@ -34,7 +42,7 @@ class Server:
         self.at_once = 0
         self.at_once_most = 0
         self.counters = Counters()
-        self.reach = Reach("http://hub", self._connect, patience_s=patience_s, counters=self.counters, nursery=nursery)
+        self.reach = Reachability("http://hub", self._connect, suspect_s=patience_s, counters=self.counters, nursery=nursery)
 
     async def _connect(self, timeout_s: float) -> None:
         self.probes.append(trio.current_time())
@@ -43,12 +51,12 @@ class Server:
         try:
             if self.silent:
                 await trio.sleep(timeout_s)
-                raise Unanswered("no answer")
+                raise Unresponsive("no answer")
             await trio.sleep(self.trip_s)
             if self.strange is not None:
                 raise self.strange
             if not self.there:
-                raise Unreached("Connection refused")
+                raise Unreachable("Connection refused")
         finally:
             self.at_once -= 1
 
@@ -82,9 +90,9 @@ async def test_a_server_that_comes_back_in_time_costs_a_moment_and_no_error(
         await trio.sleep(PATIENCE_S / 2)
         server.there = True
         since = trio.current_time()
-    assert trio.current_time() - since <= DOUBT_PAUSE_S
+    assert trio.current_time() - since <= SUSPECT_PAUSE_S
     assert server.counters[NET_OUTAGES] == 0
-    assert len(server.probes) <= PATIENCE_S / 2 / DOUBT_PAUSE_S + 2
+    assert len(server.probes) <= PATIENCE_S / 2 / SUSPECT_PAUSE_S + 2
     assert server.at_once_most == 1
 
 
@@ -107,7 +115,7 @@ async def test_one_refusal_on_a_long_line_is_not_enough(nursery: trio.Nursery, a
     """However short the patience."""
     server = Server(nursery, patience_s=0.06)
     server.trip_s = 0.15
-    for tries in range(1, DOUBT_PROBES_MIN + 1):
+    for tries in range(1, SUSPECT_PROBES_MIN + 1):
         server.there = False
         before = len(server.probes)
         async with trio.open_nursery() as asking:
@@ -121,8 +129,8 @@ async def test_one_refusal_on_a_long_line_is_not_enough(nursery: trio.Nursery, a
     before = len(server.probes)
     begun = trio.current_time()
     await server.lose()
-    assert len(server.probes) - before == DOUBT_PROBES_MIN
-    assert trio.current_time() - begun == pytest.approx(DOUBT_PROBES_MIN * server.trip_s)
+    assert len(server.probes) - before == SUSPECT_PROBES_MIN
+    assert trio.current_time() - begun == pytest.approx(SUSPECT_PROBES_MIN * server.trip_s)
 
 
 async def test_its_return_is_noticed_by_one_probe_a_second(autojump_clock: trio.testing.MockClock, server: Server) -> None:
@@ -201,7 +209,7 @@ async def test_an_answer_on_a_connection_of_before_ends_the_doubt(autojump_clock
     server.fail()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.reach.check, "x")
-        await trio.sleep(DOUBT_PAUSE_S)
+        await trio.sleep(SUSPECT_PAUSE_S)
         server.reach.note_answer()
     count = len(server.probes)
     await trio.sleep(100)
@@ -299,7 +307,7 @@ async def test_a_server_that_is_started_anew_is_waited_for(held: socket.socket) 
 
 
 async def test_a_server_that_is_back_is_used_again(held: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach, "PROBE_PAUSE_S", 0.02)
+    monkeypatch.setattr(reachability, "PROBE_PAUSE_S", 0.02)
     url = url_of(held)
     async with client_of(url, outage_patience_s=0.0) as client, trio.open_nursery() as nursery:
         with pytest.raises(Offline):

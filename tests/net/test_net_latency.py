@@ -11,64 +11,66 @@ from hypothesis import strategies as st
 from loopback import Asked, answer, client_of, serving
 
 from xetfs.errors import TimedOut
+from xetfs.net.latency import BULK_BYTES_MIN, SAMPLES_MAX, SAMPLES_MIN, LatencyEstimator, Samples
 from xetfs.net.origins import Origin
-from xetfs.net.pace import BULK_BYTES_MIN, SAMPLES_MAX, SAMPLES_MIN, Pace, Samples
 from xetfs.telemetry import NET_HEDGES, NET_REQUESTS, NET_STALLS
 
 
-def pace_after(*silences: float, floor_s: float = 2.0, first_s: float = 5.0, ceiling_s: float = 10.0) -> Pace:
-    pace = Pace(floor_s=floor_s, first_s=first_s, ceiling_s=ceiling_s)
+def latency_after(*silences: float, floor_s: float = 2.0, first_s: float = 5.0, ceiling_s: float = 10.0) -> LatencyEstimator:
+    latency = LatencyEstimator(floor_s=floor_s, first_s=first_s, ceiling_s=ceiling_s)
     for silence in silences:
-        pace.note_silence(silence)
-    return pace
+        latency.note_silence(silence)
+    return latency
 
 
 def test_nothing_is_usual_before_there_are_some_answers() -> None:
-    pace = pace_after(*[0.1] * (SAMPLES_MIN - 1))
-    assert pace.usual_s(0) is None
-    assert [pace.patience_s(attempt) for attempt in (1, 2, 3, 99)] == [5, 10, 10, 10]
+    latency = latency_after(*[0.1] * (SAMPLES_MIN - 1))
+    assert latency.p95_s(0) is None
+    assert [latency.stall_timeout_s(attempt) for attempt in (1, 2, 3, 99)] == [5, 10, 10, 10]
 
 
 def test_a_server_that_is_not_known_yet_is_given_time_and_another_attempt_within_an_operation() -> None:
     settings = flat_settings()
     usual = settings.net
-    pace = Pace(floor_s=usual.answer_timeout_min_s, first_s=usual.stall_timeout_first_s, ceiling_s=usual.stall_timeout_s)
-    assert (pace.patience_s(1), pace.patience_s(2)) == (15, 25)
+    latency = LatencyEstimator(
+        floor_s=usual.answer_timeout_min_s, first_s=usual.stall_timeout_first_s, ceiling_s=usual.stall_timeout_s
+    )
+    assert (latency.stall_timeout_s(1), latency.stall_timeout_s(2)) == (15, 25)
     assert usual.stall_timeout_first_s <= settings.operation_deadline_s / 2
     assert usual.stall_timeout_s < settings.operation_deadline_s
 
 
 def test_a_fast_origin_is_waited_for_no_less_than_the_floor_and_longer_each_time() -> None:
-    pace = pace_after(*[0.02] * SAMPLES_MIN)
-    assert [pace.patience_s(attempt) for attempt in (1, 2, 3, 4)] == [2, 4, 8, 10]
+    latency = latency_after(*[0.02] * SAMPLES_MIN)
+    assert [latency.stall_timeout_s(attempt) for attempt in (1, 2, 3, 4)] == [2, 4, 8, 10]
 
 
 def test_a_slow_origin_is_waited_for_as_long_as_it_takes_and_no_longer_than_the_ceiling() -> None:
-    assert pace_after(*[1.0] * SAMPLES_MIN).patience_s(1) == 4
-    assert pace_after(*[60.0] * SAMPLES_MIN).patience_s(1) == 10
+    assert latency_after(*[1.0] * SAMPLES_MIN).stall_timeout_s(1) == 4
+    assert latency_after(*[60.0] * SAMPLES_MIN).stall_timeout_s(1) == 10
 
 
 def test_a_floor_above_the_ceiling_gives_way() -> None:
-    assert pace_after(*[0.01] * SAMPLES_MIN, floor_s=2, ceiling_s=0.5).patience_s(1) == 0.5
+    assert latency_after(*[0.01] * SAMPLES_MIN, floor_s=2, ceiling_s=0.5).stall_timeout_s(1) == 0.5
 
 
 def test_a_few_slow_answers_change_nothing_and_many_do() -> None:
-    assert pace_after(*[0.1] * 61, *[9.0] * 3).patience_s(1) == 2
-    assert pace_after(*[0.1] * 61, *[9.0] * 10).patience_s(1) == 10
+    assert latency_after(*[0.1] * 61, *[9.0] * 3).stall_timeout_s(1) == 2
+    assert latency_after(*[0.1] * 61, *[9.0] * 10).stall_timeout_s(1) == 10
 
 
 def test_old_answers_are_forgotten() -> None:
-    assert pace_after(*[9.0] * SAMPLES_MAX, *[0.1] * SAMPLES_MAX).patience_s(1) == 2
+    assert latency_after(*[9.0] * SAMPLES_MAX, *[0.1] * SAMPLES_MAX).stall_timeout_s(1) == 2
 
 
 def test_bytes_take_their_time_on_top() -> None:
-    pace = pace_after(*[0.5] * SAMPLES_MIN)
-    assert pace.usual_s(BULK_BYTES_MIN) is None
+    latency = latency_after(*[0.5] * SAMPLES_MIN)
+    assert latency.p95_s(BULK_BYTES_MIN) is None
     for _ in range(SAMPLES_MIN):
-        pace.note_body(1000, 50.0)  # too short to say anything of the line
-        pace.note_body(10_000_000, 1.0)
-    assert pace.usual_s(20_000_000) == 2.5
-    assert pace.usual_s(10) is not None
+        latency.note_body(1000, 50.0)  # too short to say anything of the line
+        latency.note_body(10_000_000, 1.0)
+    assert latency.p95_s(20_000_000) == 2.5
+    assert latency.p95_s(10) is not None
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=SAMPLES_MIN, max_size=3 * SAMPLES_MAX))
@@ -77,8 +79,8 @@ def test_what_is_usual_is_one_of_the_latest_and_rarely_exceeded(values: list[flo
     for value in values:
         samples.add(value)
     latest = values[-SAMPLES_MAX:]
-    assert samples.usual in latest
-    assert sum(value > samples.usual for value in latest) <= 0.05 * len(latest)
+    assert samples.p95 in latest
+    assert sum(value > samples.p95 for value in latest) <= 0.05 * len(latest)
 
 
 async def test_a_stall_is_noticed_by_what_is_usual_and_slowness_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
@@ -151,7 +153,7 @@ async def test_what_metadata_usually_takes_says_nothing_of_data(autojump_clock: 
             async with client.stream(f"{server.url}/cold", "data") as download:
                 return await download.read(10)
 
-        assert await client.hedged(Origin.of(server.url), 2, fetch) == b"ok"
+        assert await client.retrying(lambda number: fetch(), origin=Origin.of(server.url), length=2) == b"ok"
         assert len([asked for asked in server.asked if asked.path == "/cold"]) == 1
         assert (client.counters[NET_STALLS], client.counters[NET_HEDGES]) == (0, 0)
 
