@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -175,6 +176,78 @@ def test_nothing_is_left_to_do_and_nothing_swallowed(module: Path) -> None:
 def test_no_task_can_end_the_process(module: Path) -> None:
     """An unexpected error in a system task is trio's own end: tasks belong to a nursery (xetfs/net/detached.py)."""
     assert not {name for name in called(module) | attributes(module) if name.endswith("spawn_system_task")}
+
+
+# --- private names of other libraries
+
+PUBLIC_ALL_THE_SAME = {"os._exit", "_replace", "_asdict", "_fields", "argparse._SubParsersAction"}
+"""os._exit and the methods of named tuples are documented; argparse has no other name for this type."""
+EXCEPT = ("xetfs/store/index.py", "xetfs/store/rawdisk.py")
+"""Written around diskcache's schema and statements, of one version."""
+PRIVATE_PATH = re.compile(r"\b(?:httpx|httpcore|h11|trio|pyfuse3|diskcache|blake3|lz4|numpy|outcome|ssl|socket)[\w.]*\._[a-z]")
+
+
+def named_here(tree: ast.Module) -> set[str]:
+    """All names that a module gives to something: functions, classes, variables, attributes, slots."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                names.add(name)
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                names.add(name)
+    return names
+
+
+def is_private(name: str) -> bool:
+    return re.fullmatch(r"_[A-Za-z]\w*(?<!_)", name) is not None
+
+
+def private_uses(text: str) -> Iterator[str]:
+    """Private names that a module uses and does not define, so that somebody else's are among them."""
+    tree = ast.parse(text)
+    own = named_here(tree) | {name.rpartition(".")[2] for name in PUBLIC_ALL_THE_SAME}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=aliases):
+                yield from (alias.name for alias in aliases if any(map(is_private, alias.name.split("."))))
+            case ast.ImportFrom(module=path, names=aliases):
+                names = (f"{path}.{alias.name}" for alias in aliases)
+                yield from (name for name in names if any(map(is_private, name.split("."))))
+            case ast.Attribute(attr=name) if is_private(name) and name not in own:
+                yield ast.unparse(node)
+            case ast.Call(func=ast.Name(id="getattr" | "setattr" | "hasattr"), args=[_, ast.Constant(value=str(name)), *_]):
+                yield from [name] if is_private(name) and name not in own else []
+            case ast.Constant(value=str(words)):
+                yield from PRIVATE_PATH.findall(words)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=module_id)
+def test_no_private_name_of_another_library_is_used(module: Path) -> None:
+    if module_id(module) not in EXCEPT:
+        assert sorted(private_uses(module.read_text())) == []
+
+
+@pytest.mark.parametrize("text", [
+    "import httpx._main", "from httpx import _config", "from trio._core import x", "pool._connections", "self._con.execute('')",
+    "import sys; sys.modules['httpx._main'] = None", "getattr(pool, '_requests')",
+])  # fmt: skip
+def test_a_private_name_would_be_found(text: str) -> None:
+    assert list(private_uses(text))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=module_id)
+def test_no_private_name_of_a_foreign_class_is_overridden(module: Path) -> None:
+    if module.name == "__main__.py" or module_id(module) in EXCEPT:
+        return
+    name = ".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    written = named_here(ast.parse(module.read_text()))
+    for kind in vars(importlib.import_module(name)).values():
+        if isinstance(kind, type) and kind.__module__ == name:
+            foreign = [base for base in kind.__mro__[1:] if base.__module__.split(".")[0] != "xetfs"]
+            mine = set(filter(is_private, vars(kind))) & written  # and not put there by Python itself
+            for base in foreign:
+                assert not mine & set(vars(base)), f"{kind.__qualname__} overrides private names of {base.__qualname__}"
 
 
 # --- tests

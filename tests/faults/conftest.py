@@ -5,7 +5,7 @@ import trio
 from loopback import Names
 
 from xetfs.cas.client import CasClient
-from xetfs.net import reach, retry
+from xetfs.net import reachability, retry
 from xetfs.reader import windows, xet_source
 
 
@@ -13,8 +13,8 @@ from xetfs.reader import windows, xet_source
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between attempts have tests of their own, on a clock that does not wait."""
     monkeypatch.setattr(retry, "PAUSE_FIRST_S", 0.02)
-    monkeypatch.setattr(reach, "DOUBT_PAUSE_S", 0.02)
-    monkeypatch.setattr(reach, "PROBE_PAUSE_S", 0.05)
+    monkeypatch.setattr(reachability, "SUSPECT_PAUSE_S", 0.02)
+    monkeypatch.setattr(reachability, "PROBE_PAUSE_S", 0.05)
     monkeypatch.setattr(windows, "FAILURE_KEPT_S", 0.0)
 
 

@@ -234,12 +234,19 @@ def serve(plan: MountPlan, ready: Ready) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # numpy brings a library that starts a thread for each core, which spins for a tenth of a second and then does nothing.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    _skip_unused_imports()
     configure(plan.log, verbose=plan.verbose)
     try:
         import trio
     except ImportError as exc:
         raise MachineUnfit(f"a library is missing: {exc}", hint="install xetfs again") from None
     trio.run(_serve, plan, ready)
+
+
+def _skip_unused_imports() -> None:
+    """Have httpx leave out its command line, whose libraries (click, rich, pygments), where they are installed, take 45 of the
+    100 ms of CPU that importing httpx takes. For a process of our own only: click cannot be imported after this."""
+    sys.modules.setdefault("click", None)  # type: ignore[arg-type]  # documented: an import of it fails
 
 
 async def _serve(plan: MountPlan, ready: Ready) -> None:
