@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from xetfs import errors
+from xetfs.cli.daemon import describe
 from xetfs.cli.exits import EXIT, MEANING, Exit, cause_of, exit_of, table
 
 
@@ -33,3 +37,20 @@ def test_the_cause_of_a_group_is_its_bug_or_its_first_error() -> None:
     assert cause_of(ExceptionGroup("", [ExceptionGroup("", [missing]), slow])) is missing
     bug = KeyError()
     assert cause_of(ExceptionGroup("", [missing, ExceptionGroup("", [bug])])) is bug
+
+
+@pytest.mark.parametrize(
+    ("exc", "what"),
+    [
+        (MemoryError(), "not enough memory"),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "not enough memory"),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/x"), "too many open files"),
+        (ExceptionGroup("", [OSError(errno.ENFILE, os.strerror(errno.ENFILE))]), "too many open files"),
+        (RuntimeError("can't start new thread"), "not enough threads"),
+    ],
+)
+def test_what_a_machine_has_too_little_of_is_no_bug(exc: Exception, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, message = describe(exc)
+    assert code == Exit.MACHINE
+    assert message.startswith(f"{what}; raise the limit")
+    assert capsys.readouterr().err == ""

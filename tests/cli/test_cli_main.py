@@ -48,6 +48,25 @@ def test_nothing_heavy_is_loaded_to_answer_a_user(arguments: list[str]) -> None:
     assert not loaded & HEAVY
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["mount", "owner/name", ""],
+        ["mount", "owner/name", "/x", "--cache-dir", ""],
+        ["mount", "owner/name", "/x", "--log-file="],
+        ["mount", "owner/name", "/x", "--token-file", ""],
+        ["verify", "owner/name", "--cache-dir", ""],
+        ["umount", ""],
+        ["status", ""],
+        ["hub", "serve", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_working_directory(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """It comes from a variable that is not set."""
+    assert main(arguments) == Exit.USAGE
+    assert "expected a path, not an empty text" in capsys.readouterr().err
+
+
 def test_a_mount_loads_no_library_of_command_lines_and_colours(tmp_path: Path) -> None:
     for name in ("click", "rich", "pygments"):
         assert importlib.util.find_spec(name), "not installed, so that this shows nothing"

@@ -110,6 +110,14 @@ def test_a_bug_is_told_as_one(command: Command, mountpoint: Path, extra: list[st
     assert "Traceback" in (complaints if extra else command.logs)
 
 
+@pytest.mark.parametrize("extra", [[], ["--foreground"]], ids=["background", "foreground"])
+def test_a_machine_that_is_too_small_is_no_bug(command: Command, mountpoint: Path, extra: list[str]) -> None:
+    code, _, complaints = command.run("mount", "owner/repo", mountpoint, *extra, engine="MemoryError")
+    assert code == Exit.MACHINE
+    assert complaints == "xetfs: not enough memory; raise the limit of this process or container, or end others\n"
+    assert "Traceback" not in command.logs
+
+
 def test_a_daemon_that_dies_is_noticed(command: Command, mountpoint: Path) -> None:
     code, _, complaints = command.run("mount", "owner/repo", mountpoint, engine="dies")
     assert code == Exit.BUG

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -52,6 +54,8 @@ def test_the_end_that_a_url_names(query: str, end: float) -> None:
         "X-Amz-Expires=3600",
         "X-Amz-Date=20261129T021000Z",
         "X-Amz-Date=20261399T021000Z&X-Amz-Expires=60",
+        "X-Amz-Date=2026-11-29&X-Amz-Expires=60",
+        "X-Amz-Date=20261129T021000&X-Amz-Expires=60",
         "se=tomorrow",
         "Policy=%00",
         f"Policy={policy('[1')}",
@@ -74,3 +78,16 @@ def test_what_names_no_end(query: str) -> None:
 def test_no_query_is_too_odd(text: str, name: str) -> None:
     end = signed_url_end(f"{HOST}?{name}={text}&X-Amz-Expires=5")
     assert end is None or isinstance(end, float)
+
+
+def test_nothing_is_imported_to_read_one() -> None:
+    """A daemon whose file descriptors are used up cannot import, and must not fail to read what is next to it for that."""
+    program = f"""
+import sys
+from xetfs.protocol.expiry import signed_url_end
+before = set(sys.modules)
+print(signed_url_end("{HOST}?X-Amz-Date=20261129T021000Z&X-Amz-Expires=3600&se=2026-11-29&Policy=x"))
+print(*set(sys.modules) - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "1795910400.0\n\n"

@@ -8,6 +8,7 @@ failed. The parent waits for that line, for a limited time, says it, and ends; w
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -169,10 +170,24 @@ def describe(exc: BaseException) -> tuple[Exit, str]:
     cause = cause_of(exc)
     if isinstance(cause, XetfsError):
         return exit_of(cause), _one_line(redact(str(cause)))
+    shortage = _shortage(cause)
+    if shortage:
+        return Exit.MACHINE, f"{shortage}; raise the limit of this process or container, or end others"
     import traceback
 
     print(redact("".join(traceback.format_exception(exc))), file=sys.stderr, end="")
     return Exit.BUG, _one_line(f"a bug in xetfs: {type(cause).__name__}: {redact(str(cause))}"[:500])
+
+
+def _shortage(exc: BaseException) -> str:
+    """What the machine has too little of, if that is what an exception of Python's own says, else ""."""
+    if isinstance(exc, MemoryError) or (isinstance(exc, OSError) and exc.errno == errno.ENOMEM):
+        return "not enough memory"
+    if isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many open files"
+    if isinstance(exc, RuntimeError) and str(exc) == "can't start new thread":
+        return "not enough threads"
+    return ""
 
 
 def _one_line(text: str) -> str:

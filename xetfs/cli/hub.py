@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xetfs.cli.arguments import path_argument
 from xetfs.cli.exits import Exit
 from xetfs.errors import InvalidArgument
 
@@ -33,7 +34,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "Prints the line that points clients to it.",
         allow_abbrev=False,
     )
-    serve.add_argument("directory", metavar="DIR", type=Path, help="where it keeps its data; created if missing")
+    serve.add_argument("directory", metavar="DIR", type=path_argument, help="where it keeps its data; created if missing")
     serve.add_argument("--port", metavar="PORT", type=int, default=0, help="of the Hub; the other two follow it (default: any)")
     serve.add_argument(
         "--profile",

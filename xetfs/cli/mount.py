@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from xetfs.cli.arguments import path_argument
 from xetfs.cli.config import DEFAULT_CACHE_SIZE, Choices, hub_from, settings_from
 from xetfs.cli.daemon import Failed, Ready, Started, run_in_background
 from xetfs.cli.exits import Exit
@@ -42,7 +43,7 @@ owner/name[@revision][/subfolder]; the revision is a branch, a tag, a commit, re
 refs/convert/parquet (default: main).
 
 The Hub's variables are honoured: HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_OFFLINE,
-HF_HUB_DISABLE_IMPLICIT_TOKEN.
+HF_HUB_DISABLE_IMPLICIT_TOKEN, HF_HUB_DISABLE_XET.
 
 examples:
   xetfs mount openai-community/gpt2 /mnt/gpt2
@@ -75,11 +76,11 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("repo", metavar="REPO", help="what to mount")
-    parser.add_argument("directory", metavar="DIR", type=Path, help="an empty directory")
+    parser.add_argument("directory", metavar="DIR", type=path_argument, help="an empty directory")
     parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground and log to stderr")
     parser.add_argument("-v", "--verbose", action="store_true", help="log every request")
-    parser.add_argument("--log-file", metavar="FILE", type=Path, help="log here rather than under ~/.local/state/xetfs")
-    parser.add_argument("--cache-dir", metavar="DIR", type=Path, help="where to keep what was fetched (~/.cache/xetfs)")
+    parser.add_argument("--log-file", metavar="FILE", type=path_argument, help="log here rather than under ~/.local/state/xetfs")
+    parser.add_argument("--cache-dir", metavar="DIR", type=path_argument, help="where to keep what was fetched (~/.cache/xetfs)")
     parser.add_argument("--cache-size", metavar="SIZE", help=f"how much of it to keep, such as 500M or 1T ({DEFAULT_CACHE_SIZE})")
     parser.add_argument("--no-cache", action="store_true", help="keep nothing on disk; what was read is fetched again later")
     parser.add_argument(
@@ -103,7 +104,9 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         help="once mounted, fetch the files whose path in the repo matches into the cache, in the background; "
         "as 'hf download --include': * goes across /; may be given several times",
     )
-    parser.add_argument("--token-file", metavar="FILE", type=Path, help="read the Hub token from here, again when it changes")
+    parser.add_argument(
+        "--token-file", metavar="FILE", type=path_argument, help="read the Hub token from here, again when it changes"
+    )
     parser.add_argument(
         "--allow-private-hosts",
         action="store_true",

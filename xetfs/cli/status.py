@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from xetfs.cli.arguments import path_argument
 from xetfs.cli.exits import Exit
 from xetfs.cli.redact import redact
 from xetfs.cli.state import MountRecord, all_records
@@ -34,7 +35,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("directory", metavar="DIR", type=Path, nargs="?", help="only the mount at this directory")
+    parser.add_argument("directory", metavar="DIR", type=path_argument, nargs="?", help="only the mount at this directory")
     parser.add_argument("--json", action="store_true", help='as {"mounts": [...]}, for programs')
     parser.set_defaults(run=run, reports=True)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from xetfs.cli.arguments import path_argument
 from xetfs.cli.exits import Exit
 from xetfs.errors import MountpointUnusable
 
@@ -32,7 +33,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         description="Unmount a repo, also one whose process has died, and wait for the process to end.",
         allow_abbrev=False,
     )
-    parser.add_argument("directory", metavar="DIR", type=Path, help="where it is mounted")
+    parser.add_argument("directory", metavar="DIR", type=path_argument, help="where it is mounted")
     parser.add_argument(
         "-l", "--lazy", action="store_true", help="unmount also while it is in use; programs go on with what they have open"
     )

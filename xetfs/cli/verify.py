@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from xetfs.cli.arguments import path_argument
 from xetfs.cli.config import Choices, hub_from, settings_from
 from xetfs.cli.exits import Exit, exit_of
 from xetfs.cli.status import describe, duration, printable, size
@@ -61,11 +62,13 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--deep", action="store_true", help="compute the SHA-256 of files in Xet too, where it is listed")
     parser.add_argument("--json", action="store_true", help="report for programs")
     parser.add_argument("-v", "--verbose", action="store_true", help="log to stderr")
-    parser.add_argument("--cache-dir", metavar="DIR", type=Path, help="where to keep what was fetched")
+    parser.add_argument("--cache-dir", metavar="DIR", type=path_argument, help="where to keep what was fetched")
     parser.add_argument("--cache-size", metavar="SIZE", help="how much of it to keep")
     parser.add_argument("--trust-cache-dir", action="store_true", help="use it although others may write to it")
     parser.add_argument("--offline", action="store_true", help="make no request; check what is in the cache")
-    parser.add_argument("--token-file", metavar="FILE", type=Path, help="read the Hub token from here, again when it changes")
+    parser.add_argument(
+        "--token-file", metavar="FILE", type=path_argument, help="read the Hub token from here, again when it changes"
+    )
     parser.add_argument(
         "--allow-private-hosts",
         action="store_true",

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
 _SECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
+_TIME = re.compile(r"[0-9]{8}T[0-9]{6}Z", re.ASCII)
 _VERSION_4 = ("x-amz-", "x-goog-", "x-oss-")
 _POLICY_CHARACTERS = str.maketrans("-_~", "+=/")
 
@@ -40,12 +41,14 @@ def _unix(text: object) -> float | None:
 
 
 def _of_version_4(query: Mapping[str, str], prefix: str) -> float | None:
-    lifetime_s = _unix(query.get(f"{prefix}expires"))
+    begin, lifetime_s = query.get(f"{prefix}date", ""), _unix(query.get(f"{prefix}expires"))
+    if lifetime_s is None or not _TIME.fullmatch(begin):
+        return None
     try:
-        begin = datetime.strptime(query.get(f"{prefix}date", ""), "%Y%m%dT%H%M%SZ")
+        # Not strptime, which imports a module when it is first called: a daemon may have no file descriptor left for that.
+        return datetime.fromisoformat(begin).timestamp() + lifetime_s
     except ValueError:
         return None
-    return None if lifetime_s is None else begin.replace(tzinfo=UTC).timestamp() + lifetime_s
 
 
 def _of_policy(text: str | None) -> float | None:
