@@ -22,6 +22,7 @@ from xetfs.protocol.proof import RangeProof, build_range_proof, parse_range_proo
 from xetfs.protocol.ranges import ByteRange, ChunkRange, HttpRange
 from xetfs.protocol.reconstruction import FetchInfo, Reconstruction, SignedUrl, Term
 from xetfs.protocol.xorb import encode_xorb
+from xetfs.reader.content import FileContent
 from xetfs.reader.fetcher import Fetcher
 from xetfs.reader.file import FileReader
 from xetfs.reader.proofs import ProofPolicy
@@ -50,7 +51,7 @@ class FakeFile:
     id: FileId
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeCas:
     """What CasClient offers, from memory. `delay_s` is the round trip; `gate` holds fetches back until it is set."""
 
@@ -182,6 +183,11 @@ class FakeCas:
             await trio.lowlevel.checkpoint()
 
 
+def reader_of(content: FileContent, view: object = None) -> FileReader:
+    """A reader of a content for the view that it was made by, or for another with the same source."""
+    return FileReader(content, content.accesses.of(view, content.source))
+
+
 @dataclass
 class Bench:
     """A shelf, a store and a nursery for readers of one FakeCas."""
@@ -195,11 +201,12 @@ class Bench:
     fetcher: Fetcher
     policy: ProofPolicy
 
-    def reader(self, file: FakeFile, name: str = "data") -> FileReader:
-        source = XetSource(
+    def source(self, file: FakeFile, cas: FakeCas | None = None) -> XetSource:
+        """A source of a file, from this bench's CAS or with the right of another client."""
+        return XetSource(
             file.id,
             len(file.content),
-            cas=self.cas,  # type: ignore[arg-type]
+            cas=cas or self.cas,  # type: ignore[arg-type]
             fetcher=self.fetcher,
             shelf=self.shelf,
             nursery=self.nursery,
@@ -207,8 +214,10 @@ class Bench:
             policy=self.policy,
             counters=self.counters,
         )
-        return FileReader(
-            source,
+
+    def reader(self, file: FakeFile, name: str = "data") -> FileReader:
+        content = FileContent(
+            self.source(file),
             len(file.content),
             shelf=self.shelf,
             nursery=self.nursery,
@@ -216,6 +225,7 @@ class Bench:
             counters=self.counters,
             layout=probe(name, len(file.content)),
         )
+        return reader_of(content)
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 import trio
 import trio.testing
-from conftest_reader import Bench, FakeCas, FakeFile, open_bench
+from conftest_reader import Bench, FakeCas, FakeFile, open_bench, reader_of
 
 from xetfs import telemetry
 from xetfs.errors import (
@@ -31,6 +31,7 @@ from xetfs.protocol.names import CommitId, RepoId
 from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.reconstruction import Reconstruction
 from xetfs.protocol.tree import TreeEntry
+from xetfs.reader.content import FileContent
 from xetfs.reader.fallback import DETOUR_S, TRIAL_S, Detours, FallbackSource, Places
 from xetfs.reader.file import FileReader
 from xetfs.reader.filemap import Level
@@ -106,9 +107,10 @@ class Ways:
         source = FallbackSource(
             xet, plain, self.detours, lambda: PLACES, bench.counters, size=entry.size, verify=settings.reader.verify
         )
-        return FileReader(
+        shared = FileContent(
             source, entry.size, shelf=bench.shelf, nursery=bench.nursery, settings=settings, counters=bench.counters
         )
+        return reader_of(shared)
 
 
 @pytest.fixture
@@ -200,8 +202,8 @@ async def test_a_file_that_came_through_the_hub_and_was_checked_whole_is_given_o
     async with open_bench(cas, store) as bench:
         reader = Ways(bench, file, FakeHub(file.content)).reader()
         await read_all(reader)
-        assert await WholeChecker(bench.shelf, bench.nursery, bench.counters).check(reader) is True
-        await reader.flush()
+        assert await WholeChecker(bench.shelf, bench.nursery, bench.counters).check(reader.content) is True
+        await reader.content.flush()
         await bench.shelf.drain()
     async with open_bench(cas, store, verify="proof") as bench:
         assert await read_all(Ways(bench, file, FakeHub(b"")).reader()) == file.content
@@ -295,7 +297,7 @@ async def test_a_file_read_both_ways_whole_is_checked_by_its_sha256(cas: Failing
         cas.error = Unavailable("500")
         assert await read_all(reader) == file.content
         assert {run.level for run in reader.map.runs()} == {Level.PROOF, Level.FRAMING}
-        assert await WholeChecker(bench.shelf, bench.nursery, bench.counters).check(reader) is True
+        assert await WholeChecker(bench.shelf, bench.nursery, bench.counters).check(reader.content) is True
         assert reader.map.is_complete(Level.FILE)
 
 
@@ -305,7 +307,7 @@ async def test_wrong_bytes_that_came_through_the_hub_are_found_when_the_file_is_
         ways = Ways(bench, file, FakeHub(file.content[:-1] + b"!"))
         reader = ways.reader()
         await read_all(reader)
-        assert await WholeChecker(bench.shelf, bench.nursery, bench.counters).check(reader) is False
+        assert await WholeChecker(bench.shelf, bench.nursery, bench.counters).check(reader.content) is False
         ways.hub.content = file.content
         assert await read_all(reader) == file.content
 
@@ -315,7 +317,7 @@ async def test_without_a_sha256_a_file_that_came_through_the_hub_has_no_name(cas
     async with open_bench(cas) as bench:
         reader = Ways(bench, file, FakeHub(file.content)).reader(sha256=False)
         assert await read_all(reader) == file.content
-        assert await WholeChecker(bench.shelf, bench.nursery, bench.counters).check(reader) is None
+        assert await WholeChecker(bench.shelf, bench.nursery, bench.counters).check(reader.content) is None
 
 
 @pytest.mark.parametrize("proofless", [False, True], ids=["proofs", "no proofs"])
@@ -341,7 +343,7 @@ async def test_reads_are_right_however_the_ways_change(
                 start = chance.randrange(reader.size)
                 end = min(start + chance.choice([1, 5_000, 300_000, 2_000_000]), reader.size)
                 assert await read(reader, start, end) == file.content[start:end]
-            await reader.flush()
+            await reader.content.flush()
             await bench.shelf.drain()
             assert bench.counters[telemetry.READER_CORRUPT_WINDOWS] == 0
             reader.close()
@@ -377,7 +379,7 @@ async def test_what_an_earlier_mount_left_without_proof_is_served_during_a_detou
     async with open_bench(cas, store) as bench:
         reader = Ways(bench, file, FakeHub(file.content)).reader()
         await read_all(reader)
-        await reader.flush()
+        await reader.content.flush()
         await bench.shelf.drain()
     cas.error = Offline("blocked")
     async with open_bench(cas, store) as bench:

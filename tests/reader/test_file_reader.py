@@ -239,7 +239,7 @@ async def test_what_was_learnt_outlives_the_reader(cas: FakeCas, make_file: Make
     async with open_bench(cas, store) as bench:
         reader = bench.reader(file)
         await reader.read(ByteRange(0, len(file.content)))
-        await reader.flush()
+        await reader.content.flush()
         await bench.shelf.drain()
     asked = len(cas.asked)
     async with open_bench(cas, store) as bench:
@@ -293,11 +293,11 @@ async def test_a_reader_that_is_closed_stops_loading_ahead(cas: FakeCas, make_fi
         for start in range(4 * MIB, 5 * MIB, 131072):
             bench.nursery.start_soon(reader.read, ByteRange(start, start + 1))
         await trio.sleep(1)
-        assert not reader.idle
+        assert not reader.content.idle
         reader.close()
         bench.nursery.cancel_scope.cancel()
     await trio.testing.wait_all_tasks_blocked()
-    assert reader.idle or not cas.gate.is_set()
+    assert reader.content.idle or not cas.gate.is_set()
 
 
 async def test_a_source_that_does_not_bring_what_it_is_asked_for_ends_in_an_error(cas: FakeCas, make_file: MakeFile) -> None:

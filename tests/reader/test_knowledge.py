@@ -35,10 +35,10 @@ async def test_a_flush_waits_for_the_one_before(
         reader = bench.reader(file)
         await reader.read(ByteRange(0, 10))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(reader.flush)
+            nursery.start_soon(reader.content.flush)
             await trio.testing.wait_all_tasks_blocked()
             await reader.read(ByteRange(reader.size // 2, reader.size // 2 + 10))
-            nursery.start_soon(reader.flush)
+            nursery.start_soon(reader.content.flush)
             await trio.testing.wait_all_tasks_blocked()
             may_write.set()
         [record] = await bench.shelf.records(MAP_RECORD, written)

@@ -66,7 +66,7 @@ async def bench_on(cas: FakeCas, store: DiskStore, file: FakeFile, **settings: o
         reader.open()
         yield bench, reader
         reader.close()
-        await reader.flush()
+        await reader.content.flush()
         await bench.shelf.drain()
 
 

@@ -64,7 +64,7 @@ async def test_opening_a_file_that_nobody_has_read_gets_ready_for_it(cas: FakeCa
         reader.open()
         reader.close()
         reader.close()
-        await reader.flush()
+        await reader.content.flush()
         again = bench.reader(file)
         again.open()
         await trio.testing.wait_all_tasks_blocked()

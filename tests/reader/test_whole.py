@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import trio
 import trio.testing
-from conftest_reader import Bench, FakeCas, FakeFile, open_bench
+from conftest_reader import Bench, FakeCas, FakeFile, open_bench, reader_of
 
 from xetfs import telemetry
 from xetfs.errors import ProtocolViolation
@@ -18,6 +18,7 @@ from xetfs.protocol.hashes import FileId, MerkleHash
 from xetfs.protocol.names import CommitId, RepoId
 from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.tree import TreeEntry
+from xetfs.reader.content import FileContent
 from xetfs.reader.file import FileReader
 from xetfs.reader.filemap import Level
 from xetfs.reader.sources import Names, PlainSource, key_of
@@ -53,11 +54,11 @@ async def test_a_file_read_whole_without_proofs_is_raised(cas: FakeCas, file: Fa
         await reader.read(ByteRange(0, 10))
         assert reader.map.level == Level.FRAMING
         assert await read_all(reader, reader.size) == file.content
-        assert await checker(bench).check(reader) is True
+        assert await checker(bench).check(reader.content) is True
         assert reader.map.level == Level.FILE
         assert reader.map.is_complete(Level.FILE)
         assert bench.counters[telemetry.READER_WHOLE_RIGHT] == 1
-        await reader.flush()
+        await reader.content.flush()
         again = bench.reader(file)
         await again.read(ByteRange(0, 10))
         assert again.map.level == Level.FILE
@@ -68,11 +69,11 @@ async def test_it_is_considered_when_the_last_part_is_known_and_then_no_more(cas
         reader, whole = bench.reader(file), checker(bench)
         for at in range(0, reader.size, 1 << 20):
             assert reader.map.level in (None, Level.FRAMING)
-            whole.consider(reader)
+            whole.consider(reader.content)
             await trio.testing.wait_all_tasks_blocked()
             await reader.read(ByteRange(at, at + (1 << 20)))
         for _ in range(3):
-            whole.consider(reader)
+            whole.consider(reader.content)
             await trio.testing.wait_all_tasks_blocked()
         assert reader.map.level == Level.FILE
         assert bench.counters[telemetry.READER_WHOLE_RIGHT] == 1
@@ -87,7 +88,7 @@ async def test_what_is_proven_stays_so(cas: FakeCas, make_file: MakeFile) -> Non
         cas.proofless = True
         await read_all(reader, reader.size)
         assert reader.map.level == Level.FRAMING
-        assert await checker(bench).check(reader) is True
+        assert await checker(bench).check(reader.content) is True
         assert {run.level for run in reader.map.runs()} == {Level.FILE, Level.PROOF}
 
 
@@ -107,8 +108,8 @@ async def test_a_false_file_is_forgotten_and_fetched_again(
         reader = bench.reader(true)
         assert await read_all(reader, size) == swapped.content
         await bench.shelf.drain()
-        await reader.flush()
-        assert await checker(bench).check(reader) is False
+        await reader.content.flush()
+        assert await checker(bench).check(reader.content) is False
         [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
         assert "not what its name says" in record.message
         assert bench.counters[telemetry.READER_WHOLE_WRONG] == 1
@@ -116,8 +117,8 @@ async def test_a_false_file_is_forgotten_and_fetched_again(
         # As the server says the truth again, so do we: nothing of the lie is held, in memory, in the store or in its records.
         cas.files[true.id] = true
         assert await read_all(reader, size) == true.content
-        assert await checker(bench).check(reader) is True
-        await reader.flush()
+        assert await checker(bench).check(reader.content) is True
+        await reader.content.flush()
     async with open_bench(cas, store) as bench:
         before = len(cas.asked)
         again = bench.reader(true)
@@ -130,10 +131,10 @@ async def test_the_record_of_a_false_file_does_not_come_back(cas: FakeCas, file:
     async with open_bench(cas) as bench:
         reader = bench.reader(file)
         await read_all(reader, reader.size)
-        await reader.flush()
+        await reader.content.flush()
         fresh = bench.reader(file)
-        fresh.disown()
-        await fresh.flush()
+        fresh.content.disown()
+        await fresh.content.flush()
         third = bench.reader(file)
         asked = len(cas.asked)
         await third.read(ByteRange(0, 10))
@@ -166,9 +167,10 @@ def lfs_entry(content: bytes = CONTENT) -> TreeEntry:
 
 def lfs_reader(bench: Bench, hub: FakeHub, entry: TreeEntry) -> FileReader:
     source = PlainSource(entry, hub, REPO, COMMIT, bench.shelf, bench.counters, verify=bench.settings.reader.verify)  # type: ignore[arg-type]
-    return FileReader(
+    content = FileContent(
         source, entry.size, shelf=bench.shelf, nursery=bench.nursery, settings=bench.settings, counters=bench.counters
     )
+    return reader_of(content)
 
 
 async def test_an_lfs_file_is_raised_by_its_sha256(cas: FakeCas) -> None:
@@ -178,7 +180,7 @@ async def test_an_lfs_file_is_raised_by_its_sha256(cas: FakeCas) -> None:
         assert await read_all(reader, reader.size) == CONTENT
         assert reader.map.level == Level.FRAMING
         asked = hub.asked
-        assert await checker(bench).check(reader) is True
+        assert await checker(bench).check(reader.content) is True
         assert (reader.map.level, hub.asked) == (Level.FILE, asked)
 
 
@@ -187,7 +189,7 @@ async def test_a_false_lfs_file_is_dropped(cas: FakeCas) -> None:
         hub = FakeHub(CONTENT[:-1] + b"!")
         reader = lfs_reader(bench, hub, lfs_entry())
         await read_all(reader, reader.size)
-        assert await checker(bench).check(reader) is False
+        assert await checker(bench).check(reader.content) is False
         hub.content = CONTENT
         assert await read_all(reader, reader.size) == CONTENT
 
@@ -199,7 +201,7 @@ async def test_an_lfs_file_that_is_not_all_held_is_left_as_it_is(cas: FakeCas) -
         reader = lfs_reader(bench, hub, lfs_entry())
         assert await read_all(reader, reader.size) == CONTENT
         asked = hub.asked
-        assert await checker(bench).check(reader) is None
+        assert await checker(bench).check(reader.content) is None
         assert (reader.map.level, hub.asked) == (Level.FRAMING, asked)
 
 
@@ -213,8 +215,8 @@ async def test_a_part_of_an_lfs_file_is_refused_where_proof_is_insisted_on_until
     async with open_bench(cas, store) as bench:
         reader = lfs_reader(bench, FakeHub(CONTENT), lfs_entry())
         await read_all(reader, reader.size)
-        assert await checker(bench).check(reader) is True
-        await reader.flush()
+        assert await checker(bench).check(reader.content) is True
+        await reader.content.flush()
         await bench.shelf.drain()
     async with open_bench(cas, store, verify="proof") as bench:
         assert await read_all(lfs_reader(bench, hub, lfs_entry()), len(CONTENT)) == CONTENT
@@ -234,7 +236,7 @@ async def test_what_has_no_name_is_not_judged(cas: FakeCas) -> None:
     async with open_bench(cas) as bench:
         reader = lfs_reader(bench, FakeHub(CONTENT), replace(lfs_entry(), oid="", sha256=None))
         await read_all(reader, reader.size)
-        assert await checker(bench).check(reader) is None
+        assert await checker(bench).check(reader.content) is None
 
 
 # Names

@@ -34,7 +34,7 @@ def proofless(cas: FakeCas) -> FakeCas:
 
 
 async def consider(bench: Bench, reader: FileReader, whole: WholeChecker | None = None) -> None:
-    (whole or WholeChecker(bench.shelf, bench.nursery, bench.counters)).consider(reader)
+    (whole or WholeChecker(bench.shelf, bench.nursery, bench.counters)).consider(reader.content)
     await trio.testing.wait_all_tasks_blocked()
 
 
@@ -142,7 +142,7 @@ async def test_it_is_not_enough_where_proof_is_asked_for(proofless: FakeCas) -> 
         assert {run.level for run in runs} == {Level.XORB}
         async with open_bench(proofless, bench.store, verify="proof") as strict:
             other = strict.reader(file)
-            other.adopt(runs)
+            other.content.adopt(runs)
             assert other.read_nowait(ByteRange(0, 10)) is None
             assert reader.read_nowait(ByteRange(0, 10)) == file.content[:10]
 

@@ -195,7 +195,7 @@ async def test_a_proof_that_cannot_be_had_is_seen_in_the_level_alone(hub: TestHu
 
 
 async def test_the_level_outlives_the_reader(hub: TestHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "READERS_KEPT_MAX", 1)
+    monkeypatch.setattr(engine, "CONTENTS_KEPT_MAX", 1)
     async with open_engine(settings(hub, tmp_path)) as opened:
         view = await opened.open_repo(RepoRef.parse(REPO))
         await read(view, XET)

@@ -110,13 +110,15 @@ class HubClient:
             async for page in pages:
                 for entry in page.entries:
                     if entry.kind == "file":
-                        await self._check_file(info.repo, info.commit, entry.path)
+                        await self.check_file(info.repo, info.commit, entry.path)
                         return
 
-    async def _check_file(self, repo: RepoId, commit: CommitId, path: str) -> None:
-        """Ask for the first byte of a file. Reaching its storage is not needed: the Hub has agreed when it redirects there.
+    async def check_file(self, repo: RepoId, commit: CommitId, path: str) -> None:
+        """Return if a file may be read: ask for its first byte. Its storage need not be reached, as the Hub has agreed when it
+        redirects there.
 
-        Not a HEAD request, which mirrors and proxies may not answer.
+        Not a HEAD request, which mirrors and proxies may not answer. Raises AuthRequired, AccessDenied, RepoNotFound,
+        EntryNotFound.
         """
         url = self._content_url(repo, commit, path)
         what = f"{path!r:.200} of {repo}"

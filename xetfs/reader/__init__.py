@@ -1,7 +1,9 @@
 """From a byte range of a file to its bytes: what is at hand is answered at once, the rest is planned, fetched, decoded and
 checked.
 
-file.py        FileReader: one file's bytes; the only thing the fronts see
+file.py        FileReader: one opening of a file; the only thing the fronts see
+content.py     FileContent: a file's bytes, shared by all who may read them
+access.py      with which right a content is read
 filemap.py     which chunk of which xorb stands where in a file, as far as it is known
 prefetch.py    how far ahead of a reader to load (pure)
 planner.py     from a reconstruction to the fetches it needs (pure)

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import trio
 
 from xetfs.protocol.ranges import ByteRange
+from xetfs.reader.access import Access
 from xetfs.reader.filemap import Run
 from xetfs.reader.knowledge import Knowledge
 from xetfs.reader.prefetch import Want
@@ -30,12 +31,13 @@ class Chain:
     """The windows ahead of one stream, one after the other: the next begins where the last one ends, which is known only once
     that is settled. at: how far it has got. A window is `step` long, and may go past `until` but not past `limit`."""
 
-    def __init__(self, at: int, want: Want) -> None:
+    def __init__(self, at: int, want: Want, access: Access) -> None:
         self.at = at
         self.moved = trio.Event()
-        self.extend(want)
+        self.extend(want, access)
 
-    def extend(self, want: Want) -> None:
+    def extend(self, want: Want, access: Access) -> None:
+        self.access = access
         self.begins = want.demand.start
         self.until = want.ahead_until
         self.limit = want.limit
@@ -51,12 +53,13 @@ class DownwardChain:
     """The same for a stream that goes backward: each window ends where the one before it begins. at: how far down it has got.
     held_to: down to where what is known has been found to be held."""
 
-    def __init__(self, want: Want) -> None:
+    def __init__(self, want: Want, access: Access) -> None:
         self.at = self.held_to = want.demand.start
         self.moved = trio.Event()
-        self.extend(want)
+        self.extend(want, access)
 
-    def extend(self, want: Want) -> None:
+    def extend(self, want: Want, access: Access) -> None:
+        self.access = access
         self.until = want.down_to
         self.step = want.step
 
@@ -97,22 +100,22 @@ class Chains:
         chains: tuple[Chain | DownwardChain, ...] = (*self._chains.values(), *self._downward.values())
         return next((chain for chain in chains if chain.rest.start <= offset < chain.rest.end), None)
 
-    def extend(self, want: Want) -> None:
-        """Go as far ahead of a stream as it wants."""
+    def extend(self, want: Want, access: Access) -> None:
+        """Go as far ahead of a stream as it wants, with the right of whoever read it last."""
         if want.ahead_until:
             chain = self._chains.get(want.stream)
             if chain is None:
-                chain = self._chains[want.stream] = Chain(want.demand.start, want)
+                chain = self._chains[want.stream] = Chain(want.demand.start, want, access)
                 self._nursery.start_soon(self._run, self._chains, want.stream, self._go_up)
             else:
-                chain.extend(want)
+                chain.extend(want, access)
         if want.down_to >= 0:
             downward = self._downward.get(want.stream)
             if downward is None:
-                self._downward[want.stream] = DownwardChain(want)
+                self._downward[want.stream] = DownwardChain(want, access)
                 self._nursery.start_soon(self._run, self._downward, want.stream, self._go_down)
             else:
-                downward.extend(want)
+                downward.extend(want, access)
 
     def leave(self) -> None:
         """Nobody reads any more: end what nobody else waits for."""
@@ -155,7 +158,7 @@ class Chains:
 
     def _start_from(self, chain: Chain, at: int) -> Window:
         end = min(at + self._step_of(chain), chain.limit)
-        return self._start(self._windows.gaps(ByteRange(at, end))[0])
+        return self._start(self._windows.gaps(ByteRange(at, end))[0], chain.access)
 
     async def _go_down(self, chain: DownwardChain) -> bool:
         if chain.held_to > chain.until:
@@ -166,7 +169,7 @@ class Chains:
             window = self._windows.at(chain.at - 1)
             if window is None:
                 start = max(chain.at - self._step_of(chain), chain.until)
-                window = self._start(self._windows.gaps(ByteRange(start, chain.at))[-1])
+                window = self._start(self._windows.gaps(ByteRange(start, chain.at))[-1], chain.access)
             await window.settled.wait()
             chain.at = min(window.covered.start, chain.at - 1)
         else:
@@ -185,8 +188,8 @@ class Chains:
         last = min(block.chunks.end, run.chunks.end) - run.chunks.start
         return run.ends[last - 1]
 
-    def _start(self, gap: ByteRange) -> Window:
-        window = self._windows.start(gap, demand=False)
+    def _start(self, gap: ByteRange, access: Access) -> Window:
+        window = self._windows.start(gap, access, demand=False)
         window.flight.join()
         self._joined = [other for other in self._joined if not other.flight.ended] + [window]
         return window

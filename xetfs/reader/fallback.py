@@ -131,6 +131,13 @@ class Detours:
         return places.file if isinstance(error, _OF_A_FILE) else places.cas
 
 
+@dataclass(slots=True)
+class Pieces:
+    """known: whether the map of a content may hold pieces."""
+
+    known: bool = False
+
+
 class FallbackSource:
     """A file in Xet: from the CAS, or through the Hub's resolve route while that is not to be had."""
 
@@ -144,8 +151,10 @@ class FallbackSource:
         *,
         size: int,
         verify: Verify,
+        pieces: Pieces | None = None,
     ) -> None:
-        """xet, plain: sources of the same file. places: what a failure now would be about."""
+        """xet, plain: sources of the same file. places: what a failure now would be about. pieces: those of the content, which
+        may have other sources."""
         self.key = xet.key
         self.names = xet.names
         self._xet = xet
@@ -155,23 +164,34 @@ class FallbackSource:
         self._counters = counters
         self._size = size
         self._verify = verify
-        self._mixed = False  # whether the map may hold pieces
+        self._pieces = pieces or Pieces()
 
     def names_of(self, runs: Iterable[Run]) -> Names:
         """Without the file id if some of the runs are pieces: that one is the root over the chunks of the CAS."""
-        if self._mixed and any(self._plain.made(run) for run in runs):
+        if self._pieces.known and any(self._plain.made(run) for run in runs):
             return replace(self.names, file=None)
         return self.names
 
     def recall(self, runs: list[Run]) -> list[Run]:
         pieces = [run for run in runs if self._plain.made(run)]
-        self._mixed = self._mixed or bool(pieces)
+        self._pieces.known = self._pieces.known or bool(pieces)
         chunks = [run for run in runs if not self._plain.made(run)] if pieces else runs
         return sorted([*self._plain.recall(pieces), *self._xet.recall(chunks)], key=lambda run: run.start)
 
     async def prepare(self) -> None:
         if not self._detours.on(self._places()):
             await self._xet.prepare()
+
+    async def check_right(self) -> None:
+        if self._detours.on(self._places()):
+            return await self._plain.check_right()
+        try:
+            await self._xet.check_right()
+        except _FAILURES as failure:
+            try:
+                await self._plain.check_right()
+            except XetfsError:
+                raise failure from None
 
     async def load(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
         if self._detours.take(self._places()):
@@ -202,21 +222,21 @@ class FallbackSource:
             left = ByteRange(span.start, gaps[0].start if gaps else span.end)
             on_covered(left)
             return known.within(left) if proven_only else at_least_framing(known.within(left))
-        self._mixed = True
+        self._pieces.known = True
         runs = await self._plain.load(gaps[0], known, urgency, on_covered)
         self._counters.add(telemetry.READER_FALLBACK_WINDOWS)
         # Chunks may have become known meanwhile; those stay.
         return [part for run in runs for part in _outside(run, known.within(ByteRange(run.start, run.end)), Level.RECALLED)]
 
     async def _load_xet(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
-        if not self._mixed:
+        if not self._pieces.known:
             try:
                 runs = await self._xet.load(span, known, urgency, on_covered)
             except CorruptData:
-                if not self._mixed:
+                if not self._pieces.known:
                     raise
             else:
-                return self._over_pieces(runs, known) if self._mixed else runs
+                return self._over_pieces(runs, known) if self._pieces.known else runs
         # No proof and no plan knows of pieces.
         chunks = FileMap(self._size)
         chunks.add(run for run in known.runs() if not self._plain.made(run))

@@ -102,6 +102,10 @@ class Source(Protocol):
         """Ask for what every load needs, if that is a request of its own. Raises nothing: a load will ask again."""
         ...
 
+    async def check_right(self) -> None:
+        """Return if the file may be read through this source, which its servers are asked. Raises the errors of `load`."""
+        ...
+
     async def load(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
         """Bring all of `span` (within the file, not empty) onto the shelf and say what was learnt.
 
@@ -150,6 +154,9 @@ class PlainSource:
 
     async def prepare(self) -> None:
         pass
+
+    async def check_right(self) -> None:
+        await self._hub.check_file(self._repo, self._commit, self._entry.path)
 
     async def load(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
         size = self._entry.size

@@ -29,7 +29,7 @@ from xetfs import telemetry
 from xetfs.errors import CorruptData
 from xetfs.protocol.fold import Fold
 from xetfs.protocol.hashes import XorbHash
-from xetfs.reader.file import FileReader
+from xetfs.reader.content import FileContent
 from xetfs.reader.filemap import HASH_BYTES, Level, Run
 from xetfs.reader.shelf import Shelf
 from xetfs.reader.sources import Names
@@ -95,48 +95,48 @@ class WholeChecker:
         self._shelf = shelf
         self._nursery = nursery
         self._counters = counters
-        self._seen: WeakKeyDictionary[FileReader, int] = WeakKeyDictionary()
-        self._tried: WeakKeyDictionary[FileReader, dict[XorbHash, int]] = WeakKeyDictionary()
+        self._seen: WeakKeyDictionary[FileContent, int] = WeakKeyDictionary()
+        self._tried: WeakKeyDictionary[FileContent, dict[XorbHash, int]] = WeakKeyDictionary()
         """How many chunks of a xorb were known when its root was compared last."""
-        self._due: set[FileReader] = set()
+        self._due: set[FileContent] = set()
         self._one_at_a_time = trio.Lock()
         self._thread = trio.CapacityLimiter(1)
 
-    def consider(self, reader: FileReader) -> None:
+    def consider(self, content: FileContent) -> None:
         """Start a check in the background of what has become known whole since this was last called."""
-        known = reader.map
-        if self._seen.get(reader) == known.changes or reader in self._due:
+        known = content.map
+        if self._seen.get(content) == known.changes or content in self._due:
             return
-        self._seen[reader] = known.changes
-        if not reader.size:
+        self._seen[content] = known.changes
+        if not content.size:
             return
         if not known.is_complete(Level.FRAMING):
-            tried = self._tried.setdefault(reader, {})
+            tried = self._tried.setdefault(content, {})
             found = {xorb: runs for xorb, runs in whole_xorbs(known.runs()).items() if runs[-1].chunks.end != tried.get(xorb)}
-            if found and reader.source.names_of(known.runs()).file is not None:
-                self._start(reader, partial(self.check_xorbs, reader, found))
+            if found and content.source.names_of(known.runs()).file is not None:
+                self._start(content, partial(self.check_xorbs, content, found))
         elif not known.is_complete(Level.FILE):
-            self._start(reader, partial(self.check, reader))
+            self._start(content, partial(self.check, content))
 
-    def _start(self, reader: FileReader, check: Callable[[], Awaitable[object]]) -> None:
-        self._due.add(reader)
-        self._nursery.start_soon(self._check_in_turn, reader, check)
+    def _start(self, content: FileContent, check: Callable[[], Awaitable[object]]) -> None:
+        self._due.add(content)
+        self._nursery.start_soon(self._check_in_turn, content, check)
 
-    async def _check_in_turn(self, reader: FileReader, check: Callable[[], Awaitable[object]]) -> None:
+    async def _check_in_turn(self, content: FileContent, check: Callable[[], Awaitable[object]]) -> None:
         """Nobody waits for this, so it lets no error out."""
         try:
             async with self._one_at_a_time:
                 await check()
         except Exception:
-            log.exception("the check of a whole file failed file=%s", reader.source.key[:16])
+            log.exception("the check of a whole file failed file=%s", content.source.key[:16])
         finally:
-            self._due.discard(reader)
+            self._due.discard(content)
 
-    async def check_xorbs(self, reader: FileReader, found: Mapping[XorbHash, Sequence[Run]]) -> None:
+    async def check_xorbs(self, content: FileContent, found: Mapping[XorbHash, Sequence[Run]]) -> None:
         """Compare the roots of these runs, which are all that is known of each xorb, with the xorbs' hashes, and raise those that
         are right."""
         for xorb, runs in found.items():
-            self._tried.setdefault(reader, {})[xorb] = runs[-1].chunks.end
+            self._tried.setdefault(content, {})[xorb] = runs[-1].chunks.end
             fold = Fold()
             for batch in _batches(runs):
                 await trio.to_thread.run_sync(_fold_runs, fold, batch, limiter=self._thread)
@@ -145,13 +145,13 @@ class WholeChecker:
             self._counters.add(telemetry.READER_XORBS_RIGHT)
             log.debug("a whole xorb has its hash xorb=%s chunks=%d", xorb.hex()[:12], runs[-1].chunks.end)
             hashes = b"".join(run.hashes for run in runs)
-            reader.adopt([replace(run, level=Level.XORB) for run in reader.map.runs() if _is_proven(run, xorb, hashes)])
+            content.adopt([replace(run, level=Level.XORB) for run in content.map.runs() if _is_proven(run, xorb, hashes)])
 
-    async def check(self, reader: FileReader) -> bool | None:
+    async def check(self, content: FileContent) -> bool | None:
         """Whether a file that is known whole is what its name says; None if that cannot be told: it has no name, or its bytes are
-        needed and not all held. The reader's map, and what is held, follow from the answer."""
-        runs = reader.map.runs()
-        digest = Digest(reader.source.names_of(runs), reader.size, sha256=False)
+        needed and not all held. Its map, and what is held, follow from the answer."""
+        runs = content.map.runs()
+        digest = Digest(content.source.names_of(runs), content.size, sha256=False)
         if digest.needs_bytes:
             if not await self._feed_bytes(digest, runs):
                 return None
@@ -162,16 +162,16 @@ class WholeChecker:
             return None
         if all(verdicts.values()):
             self._counters.add(telemetry.READER_WHOLE_RIGHT)
-            log.info("a whole file is what its name says file=%s", reader.source.key[:16])
-            accept(reader, runs)
+            log.info("a whole file is what its name says file=%s", content.source.key[:16])
+            accept(content, runs)
             return True
         self._counters.add(telemetry.READER_WHOLE_WRONG)
         log.error(
             "a whole file is not what its name says, dropped: what was read of it until now was wrong file=%s wrong=%s",
-            reader.source.key[:16],
+            content.source.key[:16],
             ",".join(kind for kind, right in verdicts.items() if not right),
         )
-        await reject(reader, runs, self._shelf)
+        await reject(content, runs, self._shelf)
         return False
 
     async def _feed_runs(self, digest: Digest, runs: Sequence[Run]) -> None:
@@ -259,14 +259,14 @@ def _fold_runs(fold: Fold, runs: Iterable[Run]) -> None:
         fold.add_chunks(run.hashes, run.start, run.ends)
 
 
-def accept(reader: FileReader, runs: Sequence[Run]) -> None:
+def accept(content: FileContent, runs: Sequence[Run]) -> None:
     """Raise runs that together gave a file's name."""
-    reader.adopt([replace(run, level=Level.FILE) for run in runs if run.level < Level.FILE])
+    content.adopt([replace(run, level=Level.FILE) for run in runs if run.level < Level.FILE])
 
 
-async def reject(reader: FileReader, runs: Sequence[Run], shelf: Shelf) -> None:
+async def reject(content: FileContent, runs: Sequence[Run], shelf: Shelf) -> None:
     """Forget a file whose runs together gave another name, and drop the bytes of those that nothing else vouches for."""
-    reader.disown()
+    content.disown()
     for run in runs:
         if run.level < Level.FILE:
             await shelf.drop_chunks(run.xorb, run.chunks)

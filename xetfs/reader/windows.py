@@ -14,13 +14,13 @@ from typing import Final
 import trio
 
 from xetfs import telemetry
-from xetfs.errors import NotFound, ProtocolViolation
+from xetfs.errors import NotFound
 from xetfs.protocol.ranges import ByteRange
+from xetfs.reader.access import Access, Accesses, listed_but_missing
 from xetfs.reader.budget import Urgency
 from xetfs.reader.flights import Flight
 from xetfs.reader.knowledge import Knowledge
 from xetfs.reader.shelf import Shelf
-from xetfs.reader.sources import Source
 from xetfs.settings import Settings
 from xetfs.telemetry import Counters
 
@@ -33,14 +33,16 @@ DEADLINE_SHARE: Final = 0.9
 
 class Window:
     """A stretch of the file on its way. covered: what it will bring; at first what was asked, whole chunks once `settled`.
+    access: with whose right it is fetched.
 
     scope: of its work, without a deadline until somebody waits for it: on a slow line, what is loaded ahead may take long.
     """
 
     flight: Flight[None]
 
-    def __init__(self, span: ByteRange, urgency: Urgency) -> None:
+    def __init__(self, span: ByteRange, access: Access, urgency: Urgency) -> None:
         self.covered = span
+        self.access = access
         self.settled = trio.Event()
         self.urgency = urgency
         self.scope = trio.CancelScope()
@@ -49,6 +51,7 @@ class Window:
 @dataclass(frozen=True, slots=True)
 class _Failure:
     span: ByteRange
+    access: Access
     error: Exception
     until_s: float
 
@@ -58,8 +61,8 @@ class Windows:
 
     def __init__(
         self,
-        source: Source,
         known: Knowledge,
+        accesses: Accesses,
         *,
         shelf: Shelf,
         nursery: trio.Nursery,
@@ -67,8 +70,8 @@ class Windows:
         counters: Counters,
         bytes_max: int,
     ) -> None:
-        """known: where what they bring is noted. bytes_max: of one window."""
-        self._source = source
+        """known: where what they bring is noted. accesses: where it is noted with which right. bytes_max: of one window."""
+        self._accesses = accesses
         self._known = known
         self._shelf = shelf
         self._nursery = nursery
@@ -81,9 +84,12 @@ class Windows:
     def __len__(self) -> int:
         return len(self._under_way)
 
-    def at(self, offset: int) -> Window | None:
-        """The window that will bring the byte at `offset`; not one that is being cancelled."""
-        return next((window for window in self._under_way if _holds(window.covered, offset) and not window.flight.ended), None)
+    def at(self, offset: int, access: Access | None = None) -> Window | None:
+        """The window that will bring the byte at `offset`; not one that is being cancelled. access: only those with this one."""
+        for window in self._under_way:
+            if _holds(window.covered, offset) and not window.flight.ended and access in (None, window.access):
+                return window
+        return None
 
     def within(self, span: ByteRange) -> list[Window]:
         """The windows that will bring a part of `span`."""
@@ -110,9 +116,9 @@ class Windows:
                 at = end
         return found
 
-    def start(self, span: ByteRange, *, demand: bool) -> Window:
+    def start(self, span: ByteRange, access: Access, *, demand: bool) -> Window:
         """Begin to load `span`, one of the gaps. demand: a program waits for it."""
-        window = Window(span, Urgency(demand))
+        window = Window(span, access, Urgency(demand))
         if demand:
             window.scope.deadline = trio.current_time() + self._deadline_s
         window.flight = Flight(self._nursery, partial(self._load, window), on_end=lambda: self._under_way.remove(window))
@@ -120,15 +126,17 @@ class Windows:
         self._counters.add(telemetry.READER_WINDOWS if demand else telemetry.READER_PREFETCH_WINDOWS)
         return window
 
-    def demand(self, span: ByteRange) -> Window:
+    def demand(self, span: ByteRange, access: Access, *, own: bool = False) -> Window:
         """The window that brings the byte at span.start, for a program that waits; if there is none, one to span.end at most.
 
-        Raises the error of one that has just failed there.
+        own: not one that is fetched with the right of another.
+        Raises the error of one that has just failed there with this access.
         """
-        window = self.at(span.start)
+        window = self.at(span.start, access if own else None)
         if window is None:
-            self.raise_kept_failure(span.start)
-            return self.start(self.gaps(span)[0], demand=True)
+            self.raise_kept_failure(span.start, access)
+            gap = ByteRange(span.start, min(span.end, span.start + self._bytes_max)) if own else self.gaps(span)[0]
+            return self.start(gap, access, demand=True)
         if not window.urgency.demand:
             window.urgency.demand = True
             window.scope.deadline = trio.current_time() + self._deadline_s
@@ -146,25 +154,25 @@ class Windows:
         try:
             with window.scope:
                 try:
-                    runs = await self._source.load(span, self._known.map, window.urgency, on_covered)
+                    runs = await window.access.source.load(span, self._known.map, window.urgency, on_covered)
                 except NotFound as exc:
-                    # The file is listed and may be open: whoever reads it must not be told that there is none.
-                    raise ProtocolViolation(f"a file is listed, and its content is not there: {exc}") from exc
+                    raise listed_but_missing(exc) from exc
             if window.scope.cancelled_caught:
                 raise trio.TooSlowError
             self._known.take_in(runs)
+            self._accesses.note_fetched(window.access)
         except Exception as exc:
-            self._failures.append(_Failure(span, exc, trio.current_time() + FAILURE_KEPT_S))
+            self._failures.append(_Failure(span, window.access, exc, trio.current_time() + FAILURE_KEPT_S))
             raise
         finally:
             window.settled.set()
 
-    def raise_kept_failure(self, offset: int) -> None:
-        """Raise the error of a window that has just failed at `offset`, if there is one."""
+    def raise_kept_failure(self, offset: int, access: Access) -> None:
+        """Raise the error of a window that has just failed at `offset` with this access, if there is one."""
         now = trio.current_time()
         self._failures = [failure for failure in self._failures if failure.until_s > now]
         for failure in self._failures:
-            if _holds(failure.span, offset):
+            if failure.access is access and _holds(failure.span, offset):
                 raise failure.error.with_traceback(None)
 
 

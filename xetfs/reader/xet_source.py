@@ -100,6 +100,9 @@ class XetSource:
     async def prepare(self) -> None:
         await self._cas.prepare()
 
+    async def check_right(self) -> None:
+        await self._cas.reconstruction(self._file, ByteRange(0, 1))
+
     async def load(self, span: ByteRange, known: FileMap, urgency: Urgency, on_covered: OnCovered) -> list[Run]:
         load = {"auto": self._load_best, "proof": self._load_proven, "off": self._load_unproven}[self._verify]
         try:

@@ -28,7 +28,8 @@ from xetfs.protocol import formats
 from xetfs.protocol.memory import release_unused
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.tree import RepoInfo, TreeEntry
-from xetfs.reader.fallback import Detours, FallbackSource, Places
+from xetfs.reader.content import FileContent
+from xetfs.reader.fallback import Detours, FallbackSource, Pieces, Places
 from xetfs.reader.fetcher import Fetcher
 from xetfs.reader.file import FileReader
 from xetfs.reader.filemap import Level
@@ -49,8 +50,8 @@ from xetfs.telemetry import Counters
 
 log = logging.getLogger(__name__)
 
-READERS_KEPT_MAX: Final = 256
-"""Closed readers that are kept, with what they know of their files, for the next opening."""
+CONTENTS_KEPT_MAX: Final = 256
+"""Contents that are kept when nobody has them open, with what is known of them, for the next opening."""
 HOUSEKEEPING_INTERVAL_S: Final = 1.0
 """How often what was learnt about files is given to the store; a crash loses no more than that, and only time."""
 FLUSH_TIMEOUT_S: Final = 10.0
@@ -107,7 +108,7 @@ class Engine:
         self._facts = ServerFacts()
         self._nursery = nursery
         self._fetcher = Fetcher(nursery, shelf, settings.reader)
-        self._readers: OrderedDict[str, FileReader] = OrderedDict()
+        self._contents: OrderedDict[str, tuple[FileContent, Pieces]] = OrderedDict()
         self._levels: dict[str, Level | None] = {}
         self._proofs = ProofPolicy(settings.reader.proof_timeout_s, counters)
         self._whole = WholeChecker(shelf, nursery, counters)
@@ -155,11 +156,11 @@ class Engine:
             self._nursery.start_soon(cas.prepare)
 
     def _reader(self, access: _HubAccess, info: RepoInfo, cas: CasClient, entry: TreeEntry) -> FileReader:
-        """The reader for this content: the one that is there, or a new one."""
-        source = self._source(access, info, cas, entry)
-        reader = self._readers.get(source.key)
-        if reader is None or reader.size != entry.size:
-            reader = FileReader(
+        """A reader of a file, of the content that is shared by all views that have it."""
+        content, pieces = self._contents.get(key_of(entry, info.repo, info.commit)) or (None, Pieces())
+        source = self._source(access, info, cas, entry, pieces)
+        if content is None or content.size != entry.size:
+            content = FileContent(
                 source,
                 entry.size,
                 shelf=self.shelf,
@@ -168,12 +169,12 @@ class Engine:
                 counters=self.counters,
                 layout=formats.probe(entry.path, entry.size),
             )
-            self._drop_idle_readers()  # before the new one is among them: nobody has opened it yet
-            self._readers[source.key] = reader
-        self._readers.move_to_end(source.key)
-        return reader
+            self._drop_idle_contents()  # before the new one is among them: nobody has opened it yet
+            self._contents[source.key] = (content, pieces)
+        self._contents.move_to_end(source.key)
+        return FileReader(content, content.accesses.of(cas, source))
 
-    def _source(self, access: _HubAccess, info: RepoInfo, cas: CasClient, entry: TreeEntry) -> Source:
+    def _source(self, access: _HubAccess, info: RepoInfo, cas: CasClient, entry: TreeEntry, pieces: Pieces) -> Source:
         verify = self.settings.reader.verify
         plain = PlainSource(entry, access.client, info.repo, info.commit, self.shelf, self.counters, verify=verify)
         if entry.file_id is None or not entry.size:
@@ -191,30 +192,32 @@ class Engine:
             names=Names.of(entry),
         )
         places = partial(_places, xet.key, info, cas)
-        return FallbackSource(xet, plain, access.detours, places, self.counters, size=entry.size, verify=verify)
+        return FallbackSource(xet, plain, access.detours, places, self.counters, size=entry.size, verify=verify, pieces=pieces)
 
-    def _drop_idle_readers(self) -> None:
-        excess = len(self._readers) - READERS_KEPT_MAX
+    def _drop_idle_contents(self) -> None:
+        excess = len(self._contents) - CONTENTS_KEPT_MAX
         if excess > 0:
-            for key in [key for key, reader in self._readers.items() if reader.idle][:excess]:
-                self._levels[key] = _level_of_known(self._readers.pop(key))
+            for key in [key for key, (content, _) in self._contents.items() if content.idle][:excess]:
+                self._levels[key] = _level_of_known(self._contents.pop(key)[0])
+
+    def _contents_now(self) -> list[FileContent]:
+        return [content for content, _ in self._contents.values()]
 
     def _level_of(self, info: RepoInfo, entry: TreeEntry) -> Level | None:
         """How sure all is that this process has learnt of a file; None while that is nothing."""
         key = key_of(entry, info.repo, info.commit)
-        reader = self._readers.get(key)
-        if reader is not None:
-            return _level_of_known(reader)
+        if key in self._contents:
+            return _level_of_known(self._contents[key][0])
         return self._levels.get(key) if entry.size else Level.FILE
 
     async def wait_served(self) -> None:
         """Wait until no program that waits for bytes now has to any more."""
-        for reader in tuple(self._readers.values()):
-            await reader.wait_served()
+        for content in self._contents_now():
+            await content.wait_served()
 
     async def statistics(self) -> EngineStatistics:
         """How the engine stands. One hop to a thread."""
-        levels = dict(self._levels) | {key: _level_of_known(reader) for key, reader in self._readers.items()}
+        levels = dict(self._levels) | {key: _level_of_known(content) for key, (content, _) in self._contents.items()}
         budget = self.shelf.budget
         return EngineStatistics(
             self.counters.snapshot(),
@@ -226,8 +229,8 @@ class Engine:
 
     async def flush(self) -> None:
         """Give what was learnt about files to the store."""
-        for reader in tuple(self._readers.values()):
-            await reader.flush()
+        for content in self._contents_now():
+            await content.flush()
 
     async def run_housekeeping(self) -> None:
         """Every HOUSEKEEPING_INTERVAL_S, until cancelled: flush, check files that have become known whole, close idle
@@ -239,8 +242,8 @@ class Engine:
             served = self.counters[telemetry.READER_SERVED_BYTES]
             try:
                 if self.settings.reader.verify != "off" and self.settings.reader.whole_checks:
-                    for reader in tuple(self._readers.values()):
-                        self._whole.consider(reader)
+                    for content in self._contents_now():
+                        self._whole.consider(content)
                 await self.flush()
                 self._network.close_expired()
                 if idle_turns == IDLE_TURNS:
@@ -250,17 +253,17 @@ class Engine:
                 log.exception("housekeeping failed")
 
     def __repr__(self) -> str:
-        return f"Engine({len(self._readers)} readers, {self.shelf!r})"
+        return f"Engine({len(self._contents)} contents, {self.shelf!r})"
 
 
 def _places(key: str, info: RepoInfo, cas: CasClient) -> Places:
     """What a failure to read a file from its CAS may be about."""
-    return Places(key[:16], str(info.repo), str(cas.origin) if cas.origin is not None else None)
+    return Places(f"{info.repo} {key[:16]}", str(info.repo), str(cas.origin) if cas.origin is not None else None)
 
 
-def _level_of_known(reader: FileReader) -> Level | None:
-    """How sure all is that a reader has learnt. An empty file has no bytes that could be wrong."""
-    return reader.map.level if reader.size else Level.FILE
+def _level_of_known(content: FileContent) -> Level | None:
+    """Lowest verification level of what is known of a content. An empty file has no bytes that could be wrong."""
+    return content.map.level if content.size else Level.FILE
 
 
 @asynccontextmanager

@@ -167,9 +167,9 @@ async def _judge(reader: FileReader, names: Names, shelf: Shelf, *, deep: bool, 
     verdicts = await trio.to_thread.run_sync(digest.verdicts)
     wrong = tuple(kind for kind, right in verdicts.items() if not right)
     if wrong:
-        await reject(reader, runs, shelf)
+        await reject(reader.content, runs, shelf)
     elif verdicts:
-        accept(reader, runs)
+        accept(reader.content, runs)
     return _Judgement(tuple(kind for kind in verdicts if kind not in wrong), wrong)
 
 
