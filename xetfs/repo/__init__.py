@@ -2,6 +2,7 @@
 
 engine.py   open_engine(): one engine for all mounts of a process
 view.py     RepoView and Node: one repo at one commit as a tree
+registry.py  ViewRegistry: the views that are held, and a few more
 listing.py  directory listings: from the store or the Hub, with names that cannot be served left out
 patience.py  waiting as long as a server asks, in the background
 verify.py   proving whole files

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
+from weakref import WeakValueDictionary
 
 import trio
 
@@ -40,6 +41,7 @@ from xetfs.reader.whole import WholeChecker
 from xetfs.reader.xet_source import XetSource
 from xetfs.repo.listing import Lister
 from xetfs.repo.readings import open_first
+from xetfs.repo.registry import ViewKey, ViewRegistry
 from xetfs.repo.revisions import Revisions
 from xetfs.repo.view import RepoView
 from xetfs.settings import Settings, StoreSettings
@@ -52,6 +54,8 @@ log = logging.getLogger(__name__)
 
 CONTENTS_KEPT_MAX: Final = 256
 """Contents that are kept when nobody has them open, with what is known of them, for the next opening."""
+LEVELS_KEPT_MAX: Final = 50_000
+"""Contents of which only the level is kept, for `status` and attributes: some 10 MiB."""
 HOUSEKEEPING_INTERVAL_S: Final = 1.0
 """How often what was learnt about files is given to the store; a crash loses no more than that, and only time."""
 FLUSH_TIMEOUT_S: Final = 10.0
@@ -104,17 +108,18 @@ class Engine:
         self.counters = counters
         self.shelf = shelf
         self._network = network
-        self._hubs: dict[Hub, _HubAccess] = {}
+        self._hubs: WeakValueDictionary[Hub, _HubAccess] = WeakValueDictionary()  # held by their views
+        self._views = ViewRegistry()
         self._facts = ServerFacts()
         self._nursery = nursery
         self._fetcher = Fetcher(nursery, shelf, settings.reader)
         self._contents: OrderedDict[str, tuple[FileContent, Pieces]] = OrderedDict()
-        self._levels: dict[str, Level | None] = {}
+        self._levels: OrderedDict[str, Level | None] = OrderedDict()
         self._proofs = ProofPolicy(settings.reader.proof_timeout_s, counters)
         self._whole = WholeChecker(shelf, nursery, counters)
 
     async def open_repo(self, ref: RepoRef, hub: Hub) -> RepoView:
-        """Return the repo at the commit that `ref` is now at a Hub, its root directory listed.
+        """Return the repo at the commit that `ref` is now at a Hub, its root directory listed: the same view while one is held.
 
         Of a ref that can be read in several ways, the first reading that leads to a directory. Raises RepoNotFound,
         RevisionNotFound, AuthRequired, AccessDenied, Offline, Unavailable and what else stands between these credentials and the
@@ -127,7 +132,16 @@ class Engine:
 
     async def _open_reading(self, access: _HubAccess, ref: RepoRef) -> RepoView:
         info = await access.revisions.resolve(ref)
-        cas = CasClient(access.http, partial(access.client.xet_token, info.repo, info.commit), facts=self._facts)
+        key = ViewKey(access.hub, ref, info.repo, info.commit)
+        view = self._views.view(key, partial(self._make_view, access, ref, info), partial(self._make_client, access, info))
+        await view.children(view.root)
+        self._views.keep(key, view)
+        return view
+
+    def _make_client(self, access: _HubAccess, info: RepoInfo) -> CasClient:
+        return CasClient(access.http, partial(access.client.xet_token, info.repo, info.commit), facts=self._facts)
+
+    def _make_view(self, access: _HubAccess, ref: RepoRef, info: RepoInfo, cas: CasClient) -> RepoView:
         lister = Lister(
             access.client,
             self.shelf,
@@ -137,7 +151,7 @@ class Engine:
             on_new=partial(self._prepare, access, info, cas),
             start_soon=self._nursery.start_soon,
         )
-        view = RepoView(
+        return RepoView(
             ref,
             info,
             hub=access.hub,
@@ -147,8 +161,6 @@ class Engine:
             level_of=partial(self._level_of, info),
             nursery=self._nursery,
         )
-        await view.children(view.root)
-        return view
 
     def _prepare(self, access: _HubAccess, info: RepoInfo, cas: CasClient) -> None:
         """Ask for a token for the CAS: the first read need not wait for it."""
@@ -199,6 +211,8 @@ class Engine:
         if excess > 0:
             for key in [key for key, (content, _) in self._contents.items() if content.idle][:excess]:
                 self._levels[key] = _level_of_known(self._contents.pop(key)[0])
+            while len(self._levels) > LEVELS_KEPT_MAX:
+                self._levels.popitem(last=False)
 
     def _contents_now(self) -> list[FileContent]:
         return [content for content, _ in self._contents.values()]
@@ -253,7 +267,7 @@ class Engine:
                 log.exception("housekeeping failed")
 
     def __repr__(self) -> str:
-        return f"Engine({len(self._contents)} contents, {self.shelf!r})"
+        return f"Engine({len(self._views)} views, {len(self._contents)} contents, {self.shelf!r})"
 
 
 def _places(key: str, info: RepoInfo, cas: CasClient) -> Places:

@@ -157,7 +157,6 @@ class RepoView:
         self.repo: RepoId = info.repo
         self.commit: CommitId = info.commit
         self.modified_s = int(time.time()) if info.modified_s is None else info.modified_s  # then it is the time of the mount
-        self.private = info.private or info.gated
         self._lister = lister
         self._open_reader = open_reader
         self._level_of = level_of
@@ -165,6 +164,8 @@ class RepoView:
         self._listings: dict[Node, Flight[None]] = {}
         self._indexes_opened: set[Node] = set()
         self.root = Node("", None, None, 0)
+        self.entries_listed = 0
+        """Entries of the directories that were listed: what the view takes in memory."""
 
     def lookup_nowait(self, directory: Node, name: str) -> Node | None:
         """The node `name` in `directory`; None when the directory is not listed yet. Raises EntryNotFound, NotADirectory."""
@@ -215,6 +216,7 @@ class RepoView:
             folder = self._folder(directory)
             try:
                 directory.entries = await self._lister.list(folder)
+                self.entries_listed += len(directory.entries)
             except NotFound as exc:
                 if directory is self.root:
                     raise
