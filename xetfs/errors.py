@@ -10,6 +10,8 @@ what the reader of the message can do; it is empty when there is nothing to do b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class XetfsError(Exception):
     """The root of the tree; never raised itself."""
@@ -160,3 +162,12 @@ class MountpointUnusable(XetfsError):
 
 class MachineUnfit(XetfsError):
     """This machine lacks something that is needed: /dev/fuse, fusermount3, a library, a right."""
+
+
+def leaves(exc: BaseException) -> Iterator[BaseException]:
+    """The exceptions that a group holds, at any depth, or the exception itself."""
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from leaves(inner)
+    else:
+        yield exc

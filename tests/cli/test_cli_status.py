@@ -177,9 +177,7 @@ def test_what_should_be_known_before_prefetching() -> None:
         "--prefetch 'b*' matches no file",
         "--prefetch asks for 3.0 GiB, the cache keeps 2.0 GiB of them; see --cache-size",
     )
-    progress.room_bytes = progress.bytes
-    progress.unmatched = ()
-    assert prefetch_warnings(progress) == ()
+    assert prefetch_warnings(replace(progress, room_bytes=progress.bytes, unmatched=())) == ()
 
 
 def test_what_is_wrong_with_a_mount_is_said() -> None:

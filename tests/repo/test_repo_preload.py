@@ -114,7 +114,7 @@ async def test_a_run_that_is_broken_off_goes_on_where_it_was(
     hub: TestHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preload, "WINDOW_BYTES", MIB)
-    monkeypatch.setattr(preload, "UNDER_WAY_BYTES_MAX", 4 * MIB)
+    monkeypatch.setattr(preload, "IN_FLIGHT_BYTES_MAX", 4 * MIB)
     async with opened(hub, tmp_path / "cache") as (engine, view), open_preload(engine, view, ["model-*"]) as begun:
         begun.begin()
         fetch = FileReader.bring

@@ -5,7 +5,7 @@ All codes are below 126, where the shell's own begin. Interrupted by Ctrl-C it i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
@@ -75,18 +75,10 @@ def exit_of(exc: BaseException) -> Exit:
 
 def cause_of(exc: BaseException) -> BaseException:
     """What to tell of an exception that may be a group: a bug in it, if there is one, otherwise its first error."""
-    causes = list(_leaves(exc))
+    causes = list(errors.leaves(exc))
     return next((cause for cause in causes if not isinstance(cause, errors.XetfsError)), causes[0])
 
 
 def table() -> str:
     """The exit codes as lines of text."""
     return "\n".join(f"  {code:<4}{meaning}" for code, meaning in MEANING.items())
-
-
-def _leaves(exc: BaseException) -> Iterator[BaseException]:
-    if isinstance(exc, BaseExceptionGroup):
-        for inner in exc.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield exc

@@ -17,6 +17,7 @@ from xetfs.store.directory import make_directories
 
 LOG_BYTES_MAX: Final = 10 * 1024 * 1024
 LOG_HINT: Final = "choose another with --log-file"
+_TOO_LATE: Final = f"fuse_reply_* failed with {os.strerror(errno.ENOENT)}"
 LOG_FILES_OLD: Final = 2
 """Former log files that are kept; with the current one at most 30 MiB for each mount."""
 
@@ -51,6 +52,11 @@ def open_log(path: Path) -> None:
         raise InvalidArgument(f"the log {path} is neither a file nor a character device", hint=LOG_HINT)
 
 
+def is_news(record: logging.LogRecord) -> bool:
+    """False for errors of pyfuse3 about replies to requests that the kernel has given up, as it does at an unmount."""
+    return record.name.partition(".")[0] != "pyfuse3" or _TOO_LATE not in record.getMessage()
+
+
 def configure(path: Path | None, *, verbose: bool) -> None:
     """Log to a file that `open_log` made, or to stderr."""
     handler: logging.Handler
@@ -61,6 +67,7 @@ def configure(path: Path | None, *, verbose: bool) -> None:
             path, maxBytes=LOG_BYTES_MAX, backupCount=LOG_FILES_OLD, encoding="utf-8", errors="backslashreplace"
         )
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(is_news)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)  # of others; httpx would log every URL

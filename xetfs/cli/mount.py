@@ -34,7 +34,6 @@ WAIT_S: Final = 90.0
 """Limit for the whole way to a listed directory; the parts have limits of their own, which add up to less."""
 CHECK_S: Final = 10.0
 """Limit for judging the directory to mount on; only another file system that hangs reaches it."""
-FILES_OPEN_MAX: Final = 65536
 FUSE_CONF: Final = Path("/etc/fuse.conf")
 
 EPILOG: Final = """\
@@ -224,20 +223,10 @@ def _user_allow_other() -> bool:
 
 def serve(plan: MountPlan, ready: Ready) -> None:
     """Mount and serve until it is unmounted; everything that is heavy is loaded here."""
-    import resource
-    import signal
-
     from xetfs.cli.log import configure
+    from xetfs.cli.process import prepare_process
 
-    # No core dump: it would hold the token. Signals end the process at once until the mount is there, which then takes them.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    wanted = FILES_OPEN_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_OPEN_MAX)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # numpy brings a library that starts a thread for each core, which spins for a tenth of a second and then does nothing.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    _skip_unused_imports()
+    prepare_process()
     configure(plan.log, verbose=plan.verbose)
     try:
         import trio
@@ -246,15 +235,10 @@ def serve(plan: MountPlan, ready: Ready) -> None:
     trio.run(_serve, plan, ready)
 
 
-def _skip_unused_imports() -> None:
-    """Have httpx leave out its command line, whose libraries (click, rich, pygments), where they are installed, take 45 of the
-    100 ms of CPU that importing httpx takes. For a process of our own only: click cannot be imported after this."""
-    sys.modules.setdefault("click", None)  # type: ignore[arg-type]  # documented: an import of it fails
-
-
 async def _serve(plan: MountPlan, ready: Ready) -> None:
     import logging
 
+    from xetfs.cli.process import tune_garbage_collection
     from xetfs.cli.state import MountRecord, control_socket, record_file
 
     try:
@@ -281,6 +265,7 @@ async def _serve(plan: MountPlan, ready: Ready) -> None:
 
         def on_ready(device: str) -> None:
             nonlocal record
+            tune_garbage_collection()
             record = replace(record, device=device)
             try:
                 record.write(kept)

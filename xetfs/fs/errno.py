@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import trio
@@ -47,7 +47,7 @@ def known_errno(exc: BaseException) -> int | None:
 
     A group counts as what it holds: a bug if it holds one, otherwise its first error.
     """
-    found = [_errno_of_leaf(leaf) for leaf in _leaves(exc)]
+    found = [_errno_of_leaf(leaf) for leaf in errors.leaves(exc)]
     return None if None in found else found[0]
 
 
@@ -64,11 +64,3 @@ def _errno_of_leaf(exc: BaseException) -> int | None:
         if kind in ERRNO:
             return ERRNO[kind]
     return None
-
-
-def _leaves(exc: BaseException) -> Iterator[BaseException]:
-    if isinstance(exc, BaseExceptionGroup):
-        for inner in exc.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield exc

@@ -11,8 +11,6 @@ wait for itself.
 
 from __future__ import annotations
 
-import errno
-import gc
 import logging
 import os
 import signal
@@ -42,10 +40,6 @@ READY_S: Final = 10.0
 """Limit for the kernel to list the root directory, which is loaded before: it takes milliseconds."""
 PREPARE_S: Final = 10.0
 """Limit for judging the directory to mount on; only another file system that hangs reaches it."""
-GARBAGE_THRESHOLDS: Final = (5_000, 20, 20)
-"""New objects until the youngest are looked at (700 by default), and how often that until older ones are. Cycles come of errors
-only, so that little lies about meanwhile."""
-_TOO_LATE: Final = f"fuse_reply_* failed with {os.strerror(errno.ENOENT)}"
 END_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -64,7 +58,6 @@ async def serve_mount(
     Raises MountpointUnusable and MachineUnfit before it is ready, with nothing left mounted; the errors of listing the root
     directory; trio.TooSlowError when that takes longer than an operation may.
     """
-    logging.getLogger(pyfuse3.__name__).addFilter(is_news)
     choices = settings.mount
     with trio.fail_after(settings.operation_deadline_s):
         await view.children(view.root)
@@ -86,7 +79,6 @@ async def serve_mount(
                         read_ahead_units_kb=choices.read_ahead_units_kb,
                     )
                 )
-                spare_garbage_collection()
                 log.info("mounted path=%s repo=%s commit=%s", path, view.repo, view.commit)
                 on_ready(device)
                 session.ready = True
@@ -97,19 +89,6 @@ async def serve_mount(
         finally:
             session.close()
     log.info("unmounted path=%s", path)
-
-
-def spare_garbage_collection() -> None:
-    """Let the collector of cycles look less often, and not at what is there by now, which stays: that was two percent of the CPU
-    time of reading."""
-    gc.freeze()
-    gc.set_threshold(*GARBAGE_THRESHOLDS)
-
-
-def is_news(record: logging.LogRecord) -> bool:
-    """Whether what pyfuse3 logs is worth a line. An answer to what the kernel has given up is not: at unmounting it gives up what
-    it was reading ahead of programs, and pyfuse3 calls that an error."""
-    return _TOO_LATE not in record.getMessage()
 
 
 def mount_options(view: RepoView, *, allow_other: bool) -> set[str]:

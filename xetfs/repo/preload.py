@@ -17,17 +17,17 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import trio
 
 from xetfs.errors import RateLimited, Unavailable, XetfsError
 from xetfs.protocol.ranges import ByteRange
-from xetfs.reader.budget import Budget, Urgency
 from xetfs.reader.file import FileReader
+from xetfs.repo.limiter import AdaptiveLimiter
 from xetfs.repo.patience import patiently
 from xetfs.repo.verify import files_under
 from xetfs.repo.view import Node, RepoView
@@ -40,10 +40,9 @@ log = logging.getLogger(__name__)
 
 WINDOW_BYTES: Final = 8 * MIB
 """A window has to come within the deadline of an operation; one after the other at 300 kB/s."""
-UNDER_WAY_BYTES_MAX: Final = 64 * MIB
-"""What is loaded at the same time: less than all of the memory that readers share. Half as much after each window that does not
-come in time, down to one window, and a little more again after each that does."""
-UNDER_WAY_BYTES_MORE: Final = 1 * MIB
+IN_FLIGHT_BYTES_MAX: Final = 64 * MIB
+"""Maximum bytes in flight: less than all of the memory that readers share. Adapts to the link, down to one window."""
+IN_FLIGHT_BYTES_STEP: Final = 1 * MIB
 WINDOW_COST_MIN: Final = 4 * MIB
 """What a small file counts against that: 16 requests at once leave half of the connections to readers."""
 CACHE_SHARE: Final = 0.9
@@ -57,11 +56,11 @@ State = Literal["matching", "fetching", "waiting", "done", "full", "failed"]
 """waiting: nobody answers, it will try again. full: the cache keeps no more. failed: the files could not be listed, or a bug."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Progress:
-    """files, bytes: what was chosen. files_done, bytes_done: of that, what is in the store. files_failed: files left out.
-    unmatched: globs that no file matches. room_bytes: what the cache could be filled with, known with the files. reason: for the
-    state, or why a file was left out."""
+    """Snapshot of a run. files, bytes: what was chosen; files_done, bytes_done: of that, what is in the store; files_failed:
+    files left out. unmatched: globs that match no file. room_bytes: how much the cache has room for. reason: for the state, or
+    why a file was left out."""
 
     globs: tuple[str, ...]
     state: State = "matching"
@@ -88,14 +87,22 @@ class Preload:
     """One run over the files of a view that match any of some globs. matched: set when they are chosen, or cannot be."""
 
     def __init__(self, engine: Engine, view: RepoView, globs: Sequence[str]) -> None:
-        self.progress = Progress(tuple(globs))
+        self._progress = Progress(tuple(globs))
         self.matched = trio.Event()
         self._engine = engine
         self._view = view
         self._begin = trio.Event()
         self._chosen: list[Node] = []
-        self._under_way = Budget(UNDER_WAY_BYTES_MAX)
+        self._limiter = AdaptiveLimiter(most=IN_FLIGHT_BYTES_MAX, least=WINDOW_BYTES, step=IN_FLIGHT_BYTES_STEP)
         self._begun_bytes = 0
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is now."""
+        return self._progress
+
+    def _update(self, **changes: Any) -> None:
+        self._progress = replace(self._progress, **changes)
 
     def begin(self) -> None:
         """Begin to fetch: until then the files are only chosen."""
@@ -103,36 +110,39 @@ class Preload:
 
     async def run(self) -> None:
         """Choose the files; once begun, fetch them until they are in the store, or the cache is full. Lets no error out."""
-        progress = self.progress
         try:
             try:
                 await self._patiently(self._match)
             finally:
                 self.matched.set()
             await self._begin.wait()
-            progress.state = "fetching"
+            self._update(state="fetching")
             full = await self._fetch_chosen()
             await self._engine.shelf.wait_written()
             await self._engine.flush()
-            progress.state, progress.reason = ("full", full) if full else ("done", progress.reason)
+            self._update(state="full", reason=full) if full else self._update(state="done")
+            progress = self._progress
             log.info("prefetch %s files=%d/%d bytes=%d/%d %s", progress.state, progress.files_done, progress.files,
                      progress.bytes_done, progress.bytes, progress.reason)  # fmt: skip
         except XetfsError as exc:
-            progress.state, progress.reason = "failed", str(exc)
+            self._update(state="failed", reason=str(exc))
             log.warning("prefetch failed: %s", exc)
         except Exception as exc:
-            progress.state, progress.reason = "failed", f"a bug in xetfs: {type(exc).__name__}"
+            self._update(state="failed", reason=f"a bug in xetfs: {type(exc).__name__}")
             log.exception("prefetch failed")
 
     async def _match(self) -> None:
         """Choose the files; lists all directories. Raises the errors of listing them."""
-        progress = self.progress
         files = await files_under(self._view, self._view.root)
-        found = {glob: [node for node in files if matches(node.path, glob)] for glob in progress.globs}
+        found = {glob: [node for node in files if matches(node.path, glob)] for glob in self._progress.globs}
         self._chosen = list(dict.fromkeys(node for nodes in found.values() for node in nodes))
-        progress.unmatched = tuple(glob for glob, nodes in found.items() if not nodes)
-        progress.files, progress.bytes = len(self._chosen), sum(node.size for node in self._chosen)
-        progress.room_bytes = await self._room_bytes()
+        room_bytes = await self._room_bytes()
+        self._update(
+            unmatched=tuple(glob for glob, nodes in found.items() if not nodes),
+            files=len(self._chosen),
+            bytes=sum(node.size for node in self._chosen),
+            room_bytes=room_bytes,
+        )
 
     async def _fetch_chosen(self) -> str:
         """Fetch until everything is done that can be; why it was not begun with all of it, "" if it was."""
@@ -152,8 +162,9 @@ class Preload:
         while at < node.size and fetching.error is None:
             span = ByteRange(at, min(at + WINDOW_BYTES, node.size))
             self._begun_bytes += len(span)
-            self.progress.room_bytes = await self._room_bytes()
-            if self._begun_bytes > self.progress.room_bytes:
+            room_bytes = await self._room_bytes()
+            self._update(room_bytes=room_bytes)
+            if self._begun_bytes > room_bytes:
                 return "the cache keeps no more; see --cache-size"
             at = await nursery.start(self._fetch_window, fetching, span)
         return ""
@@ -183,42 +194,33 @@ class Preload:
     async def _bring(self, reader: FileReader, span: ByteRange, on_covered: Callable[[int], None]) -> None:
         """Load a window when it is its turn, after the programs that wait."""
         cost = max(len(span), WINDOW_COST_MIN)
-        await self._under_way.acquire(cost, Urgency(demand=True))  # among windows; the readers' budget knows what these are
-        limit = self._under_way.limit
-        try:
+        async with self._limiter.hold(cost):
             await self._view.quotas.leave_room()
             with trio.move_on_after(YIELD_S):
                 await self._engine.wait_served()
             await reader.bring(span, on_covered)
-            self._under_way.limit = min(self._under_way.limit + UNDER_WAY_BYTES_MORE, UNDER_WAY_BYTES_MAX)
-        except trio.TooSlowError:
-            self._under_way.limit = max(limit // 2, WINDOW_BYTES)
-            raise
-        finally:
-            self._under_way.release(cost)
 
     def _take_note(self, fetching: _Fetching, count: int) -> None:
         fetching.done += count
-        self.progress.bytes_done += count
-        self.progress.files_done += fetching.done == fetching.node.size
+        known = self._progress
+        self._update(bytes_done=known.bytes_done + count, files_done=known.files_done + (fetching.done == fetching.node.size))
 
     def _give_up(self, fetching: _Fetching, error: XetfsError) -> None:
         if fetching.error is None:
             fetching.error = error
-            self.progress.files_failed += 1
-            self.progress.reason = f"{fetching.node.path}: {error}"
+            self._update(files_failed=self._progress.files_failed + 1, reason=f"{fetching.node.path}: {error}")
             log.warning("not prefetched path=%r: %s", fetching.node.path, error)
 
     async def _patiently(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do `work`, again and again while nobody answers. Raises its other errors."""
-        state = self.progress.state
+        state = self._progress.state
 
         def on_wait(reason: str) -> None:
-            self.progress.state, self.progress.reason = "waiting", reason
+            self._update(state="waiting", reason=reason)
 
         await patiently(work, errors=(Unavailable, RateLimited, trio.TooSlowError), on_wait=on_wait)
-        if self.progress.state == "waiting":
-            self.progress.state, self.progress.reason = state, ""
+        if self._progress.state == "waiting":
+            self._update(state=state, reason="")
 
     async def _room_bytes(self) -> int:
         """How much the cache may be filled with: nothing while the disk fails. One hop to a thread."""

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from xetfs.fs.mount import is_news
+from xetfs.cli.log import is_news
 
 
 @pytest.mark.parametrize(("reason", "news"), [("No such file or directory", False), ("Invalid argument", True)])
