@@ -38,6 +38,7 @@ class Chain:
 
     def extend(self, want: Want, access: Access) -> None:
         self.access = access
+        self.stream = want.stream
         self.begins = want.demand.start
         self.until = want.ahead_until
         self.limit = want.limit
@@ -60,6 +61,7 @@ class DownwardChain:
 
     def extend(self, want: Want, access: Access) -> None:
         self.access = access
+        self.stream = want.stream
         self.until = want.down_to
         self.step = want.step
 
@@ -93,7 +95,7 @@ class Chains:
         self._wanted = wanted
         self._chains: dict[int, Chain] = {}
         self._downward: dict[int, DownwardChain] = {}
-        self._joined: list[Window] = []  # on behalf of reads to come
+        self._joined: list[tuple[int, Window]] = []  # on behalf of reads to come, with the stream that these belong to
 
     def at(self, offset: int) -> Chain | DownwardChain | None:
         """The chain that will come by `offset`."""
@@ -119,9 +121,18 @@ class Chains:
 
     def leave(self) -> None:
         """Nobody reads any more: end what nobody else waits for."""
-        for window in self._joined:
+        for _, window in self._joined:
             window.flight.leave()
         self._joined.clear()
+
+    def stop(self, stream: int) -> None:
+        """This stream is read no further: end what nobody else waits for."""
+        chain = self._chains.get(stream)
+        if chain is not None:
+            chain.until = chain.at
+        for joined in [joined for joined in self._joined if joined[0] == stream]:
+            self._joined.remove(joined)
+            joined[1].flight.leave()
 
     async def _run(self, chains: dict[int, C], stream: int, go_on: Callable[[C], Awaitable[bool]]) -> None:
         """Load ahead until the chain's end, or until there is nothing to `go_on` with. Nobody waits for this task, so it lets no
@@ -158,7 +169,7 @@ class Chains:
 
     def _start_from(self, chain: Chain, at: int) -> Window:
         end = min(at + self._step_of(chain), chain.limit)
-        return self._start(self._windows.gaps(ByteRange(at, end))[0], chain.access)
+        return self._start(self._windows.gaps(ByteRange(at, end))[0], chain.access, chain.stream)
 
     async def _go_down(self, chain: DownwardChain) -> bool:
         if chain.held_to > chain.until:
@@ -169,7 +180,7 @@ class Chains:
             window = self._windows.at(chain.at - 1)
             if window is None:
                 start = max(chain.at - self._step_of(chain), chain.until)
-                window = self._start(self._windows.gaps(ByteRange(start, chain.at))[-1], chain.access)
+                window = self._start(self._windows.gaps(ByteRange(start, chain.at))[-1], chain.access, chain.stream)
             await window.settled.wait()
             chain.at = min(window.covered.start, chain.at - 1)
         else:
@@ -188,8 +199,8 @@ class Chains:
         last = min(block.chunks.end, run.chunks.end) - run.chunks.start
         return run.ends[last - 1]
 
-    def _start(self, gap: ByteRange, access: Access) -> Window:
+    def _start(self, gap: ByteRange, access: Access, stream: int) -> Window:
         window = self._windows.start(gap, access, demand=False)
         window.flight.join()
-        self._joined = [other for other in self._joined if not other.flight.ended] + [window]
+        self._joined = [joined for joined in self._joined if not joined[1].flight.ended] + [(stream, window)]
         return window

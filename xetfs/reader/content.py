@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack
 
 import trio
@@ -70,12 +70,15 @@ class FileContent:
         self._counters = counters
         limits = settings.reader
         window_bytes_max = max(min(limits.window_bytes_max, limits.memory_bytes_max * 2 // 7), limits.window_bytes_min)
+        self._window_bytes_max = window_bytes_max
+        # What is loaded ahead must fit in memory until it is read: on a disk that is full it is kept nowhere else.
+        self._ahead_bytes_max = min(limits.ahead_bytes_max, limits.memory_bytes_max * 6 // 7)
+        self._streams = 0  # that were begun so far
         self._prefetcher = Prefetcher(
             size,
             window_bytes_min=limits.window_bytes_min,
             window_bytes_max=window_bytes_max,
-            # What is loaded ahead must fit in memory until it is read: on a disk that is full it is kept nowhere else.
-            ahead_bytes_max=min(limits.ahead_bytes_max, limits.memory_bytes_max * 6 // 7),
+            ahead_bytes_max=self._ahead_bytes_max,
             awaits_layout=layout is not None,
         )
         self._layout = layout  # until it is done
@@ -140,6 +143,50 @@ class FileContent:
         if self._layout is not None:
             self._learn_layout(self._layout)
         return pieces[0] if len(pieces) == 1 else _joined(pieces, len(span))
+
+    async def stream(self, span: ByteRange, access: Access, chunk_bytes: int) -> AsyncGenerator[memoryview, None]:
+        """See FileReader.stream."""
+        span = span.clip(self.size)
+        self._streams += 1
+        number, at = -self._streams, span.start  # never one of the prefetcher's
+        try:
+            while at < span.end:
+                part = ByteRange(at, min(at + chunk_bytes, span.end))
+                # Somebody waits for the first pieces, so the first windows are short; then each is as long as all before it.
+                step = min(max(part.end - span.start, chunk_bytes), self._window_bytes_max)
+                want = Want(part, min(at + self._ahead_bytes_max, span.end), span.end, step, number)
+                if self.in_use and want.ahead_until > part.end:
+                    self._chains.extend(want._replace(demand=ByteRange(part.end, part.end)), access)
+                await trio.lowlevel.checkpoint()
+                piece = None if self.accesses.doubts(access) else self._piece_nowait(at, part.end)
+                if piece is None:
+                    piece = await self._wait_for_piece(part, want, access)
+                self._counters.add(telemetry.READER_SERVED_BYTES, len(piece))
+                at += len(piece)
+                yield memoryview(piece)
+        finally:
+            self._chains.stop(number)
+
+    async def _wait_for_piece(self, part: ByteRange, want: Want, access: Access) -> Buffer:
+        self._counters.add(telemetry.READER_WAITS)
+        start = trio.current_time()
+        if self.accesses.doubts(access):
+            await self.accesses.check(access)
+        await self._known.recall(want.demand)
+        with ExitStack() as joined:
+            self._start_missing(part, want, access, joined)
+            piece = await self._piece(part, want, access, joined)
+        self._counters.observe(telemetry.READER_WAIT_SECONDS, trio.current_time() - start)
+        return piece
+
+    async def evict(self) -> None:
+        """See FileReader.evict."""
+        await self._known.recall(ByteRange(0, self.size))
+        runs = self.map.runs()
+        self.disown()
+        for run in runs:
+            await self._shelf.drop_chunks(run.xorb, run.chunks)
+        await self.flush()
 
     async def bring(self, span: ByteRange, access: Access, on_covered: Callable[[int], None]) -> None:
         """See FileReader.bring."""

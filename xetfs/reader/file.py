@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from typing import Final
 
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.access import Access
 from xetfs.reader.content import Buffer, FileContent
 from xetfs.reader.filemap import FileMap
 from xetfs.reader.sources import Source
+from xetfs.units import MIB
+
+STREAM_CHUNK_BYTES: Final = 1 * MIB
+"""Longest piece of a stream: enough that passing it on costs little beside what it holds."""
 
 
 class FileReader:
@@ -46,6 +51,20 @@ class FileReader:
         waits for end with it.
         """
         return await self.content.read(span, self._access)
+
+    def stream(self, span: ByteRange, *, chunk_bytes: int = STREAM_CHUNK_BYTES) -> AsyncGenerator[memoryview, None]:
+        """Yield the bytes of `span` in order, as far as the file goes, in pieces of at most `chunk_bytes`, which are not copied.
+
+        For whoever reads all of a range, such as the body of an answer: it is loaded ahead from the start and never past its
+        end, and no further ahead of the piece that was taken last than ReaderSettings.ahead_bytes_max. Take it to its end, or
+        within `contextlib.aclosing`. Raises what `read` raises; the pieces before an error are right.
+        """
+        return self.content.stream(span, self._access, chunk_bytes)
+
+    async def evict(self) -> None:
+        """Drop what is held of the content, in memory and in the store, also what it shares with others; it is fetched again
+        when it is read."""
+        await self.content.evict()
 
     async def bring(self, span: ByteRange, on_covered: Callable[[int], None]) -> None:
         """Have the bytes of `span` (within the file, not empty) held, at the urgency of what nobody waits for; not a read.
