@@ -147,7 +147,8 @@ class TlsStream:
         return count
 
     def wake_after(self, count: int) -> None:
-        """Ignored: how many bytes on the wire carry `count` is unknown, and waiting for one too many would never end."""
+        """At least `count` bytes on the wire carry as many of the body, less one record that may have been received in part."""
+        self._plain.wake_after(max(1, count - RECORD_BYTES))
 
     @property
     def reusable(self) -> bool:
