@@ -16,6 +16,13 @@ import pytest
 from xetfs import errors
 from xetfs.cli.exits import EXIT, MEANING
 from xetfs.fs.errno import ERRNO
+from xetfs.net.hedging import CREDIT_MAX, HEDGE_AFTER_MIN_S, HEDGE_FACTOR, HEDGE_SHARE
+from xetfs.net.latency import SAMPLES_MIN, STALL_FACTOR
+from xetfs.net.origins import REDIRECTS_MAX
+from xetfs.net.pool import ORIGINS_MAX
+from xetfs.net.reachability import IDLE_PAUSE_MAX_S, PROBE_PAUSE_S, SUSPECT_PROBES_MIN
+from xetfs.net.transport import KEEPALIVE_S
+from xetfs.settings import NetSettings
 from xetfs.telemetry import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -315,6 +322,29 @@ def test_the_semantics_list_every_errno() -> None:
     text = (ROOT / "docs" / "semantics.md").read_text()
     for number in set(ERRNO.values()):
         assert f"`{errno.errorcode[number]}`" in text
+
+
+def test_the_page_on_the_network_gives_the_limits_that_hold() -> None:
+    text = (ROOT / "docs" / "network.md").read_text()
+    net = NetSettings()
+    for row in (
+        f"(`net.connections_max`) | {net.connections_max} |",
+        f"(`net.attempts_max`) | {net.attempts_max} |",
+        f"(`net.connect_timeout_s`) | {net.connect_timeout_s:g} s |",
+        f"| stall timeout | {net.stall_timeout_min_s:g} or {net.answer_timeout_min_s:g} to {net.stall_timeout_s:g} s, "
+        f"{net.stall_timeout_first_s:g} s at first |",
+        f"{SUSPECT_PROBES_MIN} at least,",
+        f"for {net.outage_patience_s:g} s",
+        f"next in {PROBE_PAUSE_S:g} to {IDLE_PAUSE_MAX_S:g} s",
+        f"fewer than {SAMPLES_MIN} answers",
+        f"stall timeout {STALL_FACTOR:g} × p95",
+        f"hedge after {HEDGE_FACTOR:g} × p95, at least {HEDGE_AFTER_MIN_S:g} s",
+        f"1 per {1 / HEDGE_SHARE:g} requests, {CREDIT_MAX:g} in a row",
+        f"| redirects | {REDIRECTS_MAX} |",
+        f"| origins at a time | {ORIGINS_MAX} |",
+        f"| idle connections | {KEEPALIVE_S:g} s |",
+    ):
+        assert row in text, row
 
 
 def test_every_promise_names_a_test_that_exists() -> None:
