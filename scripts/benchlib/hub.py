@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import ssl
 import subprocess
@@ -163,8 +164,10 @@ class Hub:
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` consecutive ports of 127.0.0.1 at which nothing listens. Raises OSError if there are none."""
-    for first in range(_FIRST_PORT, _LAST_PORT, count):
+    """Return the first of `count` consecutive ports of 127.0.0.1 at which nothing listens. Raises OSError if there are none."""
+    firsts = list(range(_FIRST_PORT, _LAST_PORT, count))
+    random.shuffle(firsts)  # another bench may be about to take the same ones
+    for first in firsts:
         with ExitStack() as stack:
             try:
                 for port in range(first, first + count):
