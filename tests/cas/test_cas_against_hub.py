@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from xetfs.cas.client import CasClient
 from xetfs.cas.token import EXPIRY_MARGIN_S
 from xetfs.errors import AccessDenied, AuthRequired, EntryNotFound, RepoNotFound, RevisionNotFound, SignedUrlExpired, XetfsError
 from xetfs.hub.client import HubClient
+from xetfs.net.writers import BufferWriter
 from xetfs.protocol.names import CommitId, RepoId
 from xetfs.protocol.proof import verify_range
 from xetfs.protocol.ranges import ByteRange
@@ -70,7 +72,7 @@ async def read(cas: CasClient, found: Reconstruction) -> tuple[bytes, list[XorbB
     for xorb, fetches in found.fetches.items():
         for url in {fetch.url for fetch in fetches}:
             parts = [(fetch, bytearray(len(fetch.bytes))) for fetch in fetches if fetch.url == url]
-            await cas.fetch(url, [(fetch.bytes, memoryview(buffer)) for fetch, buffer in parts])
+            await cas.fetch(url, [(fetch.bytes, partial(BufferWriter, memoryview(buffer))) for fetch, buffer in parts])
             blocks |= {(xorb, fetch.chunks): decode_block(xorb, fetch.chunks, memoryview(buffer)) for fetch, buffer in parts}
     data = b""
     for term in found.terms:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import pytest
 import trio
@@ -12,6 +13,7 @@ from loopback import Asked, client_of, ranged, serving
 from xetfs.cas.client import CasClient
 from xetfs.net.client import HttpClient
 from xetfs.net.latency import SAMPLES_MIN
+from xetfs.net.writers import BufferWriter
 from xetfs.protocol.ranges import HttpRange
 from xetfs.protocol.reconstruction import SignedUrl
 from xetfs.protocol.tree import XetToken
@@ -50,7 +52,7 @@ class Host:
 
 async def fetch(http: HttpClient, url: str) -> bytes:
     buffer = bytearray(len(SPAN))
-    await CasClient(http, no_token).fetch(SignedUrl(f"{url}?Signature=x"), [(SPAN, memoryview(buffer))])
+    await CasClient(http, no_token).fetch(SignedUrl(f"{url}?Signature=x"), [(SPAN, partial(BufferWriter, memoryview(buffer)))])
     return bytes(buffer)
 
 

@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from email.utils import formatdate
+from functools import partial
 
 import pytest
 import trio
@@ -14,6 +15,7 @@ from loopback import Asked, Handler, Loopback, answer, client_of, ranged, servin
 from xetfs.cas.client import CasClient
 from xetfs.cas.refusals import REFUSAL_LIFETIME_S
 from xetfs.errors import AccessDenied, ProtocolViolation, SignedUrlExpired, XetfsError
+from xetfs.net.writers import BufferWriter
 from xetfs.protocol.ranges import HttpRange
 from xetfs.protocol.reconstruction import SignedUrl
 from xetfs.protocol.tree import XetToken
@@ -39,7 +41,7 @@ def signed(server: Loopback, expires: object = "", number: int = 1) -> SignedUrl
 
 
 async def ask(cas: CasClient, url: SignedUrl) -> None:
-    await cas.fetch(url, [(SPAN, memoryview(bytearray(len(SPAN))))])
+    await cas.fetch(url, [(SPAN, partial(BufferWriter, memoryview(bytearray(len(SPAN)))))])
 
 
 async def refused(reply: bytes, *, expires: object = "") -> XetfsError:

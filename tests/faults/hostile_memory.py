@@ -12,6 +12,7 @@ import sys
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from xetfs.errors import XetfsError
 from xetfs.hub import client as hub_client
 from xetfs.hub.client import HubClient
 from xetfs.net.client import HttpClient
+from xetfs.net.writers import BufferWriter
 from xetfs.protocol.hashes import FileId, MerkleHash
 from xetfs.protocol.names import CommitId, RepoId
 from xetfs.protocol.ranges import ByteRange, ChunkRange, HttpRange
@@ -88,11 +90,13 @@ async def prove(http: HttpClient, url: str) -> None:
 
 
 async def fetch(http: HttpClient, url: str) -> None:
-    await _cas(http, url).fetch(SignedUrl(f"{url}/x?s=1"), [(HttpRange(0, 299_999), memoryview(bytearray(300_000)))])
+    await _cas(http, url).fetch(
+        SignedUrl(f"{url}/x?s=1"), [(HttpRange(0, 299_999), partial(BufferWriter, memoryview(bytearray(300_000))))]
+    )
 
 
 async def fetch_parts(http: HttpClient, url: str) -> None:
-    parts = [(HttpRange(at, at + 99_999), memoryview(bytearray(100_000))) for at in (0, 200_000)]
+    parts = [(HttpRange(at, at + 99_999), partial(BufferWriter, memoryview(bytearray(100_000)))) for at in (0, 200_000)]
     await _cas(http, url).fetch(SignedUrl(f"{url}/x?s=1"), parts)
 
 

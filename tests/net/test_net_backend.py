@@ -12,6 +12,7 @@ from loopback import Asked, Authority, Names, answer, client_of, ranged, serving
 from xetfs.errors import InvalidArgument, Unavailable
 from xetfs.net.bodies import take_range
 from xetfs.net.streams import WIRE_BYTES as RECEIVE_BYTES
+from xetfs.net.writers import BufferWriter
 from xetfs.protocol.ranges import ByteRange
 from xetfs.secret import Secret
 from xetfs.telemetry import NET_REQUESTS, NET_RETRIES
@@ -40,7 +41,7 @@ async def test_random_ranges_read_side_by_side_are_byte_for_byte_those_of_the_se
                 span = ByteRange(start, start + length)
                 into = bytearray(length)
                 async with client.stream(f"{server.url}/d", "d", headers={"range": f"bytes={span.to_http()}"}) as download:
-                    await take_range(download, span, len(DATA), memoryview(into))
+                    await take_range(download, span, len(DATA), BufferWriter(memoryview(into)))
                 assert into == DATA[span.start : span.end]
 
         async with trio.open_nursery() as nursery:

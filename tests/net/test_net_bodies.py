@@ -11,6 +11,7 @@ from loopback import Asked, Handler, answer, client_of, ranged, serving
 from xetfs.errors import ProtocolViolation, Unavailable, XetfsError
 from xetfs.net.bodies import SLICED_BYTES_MAX, take_range
 from xetfs.net.client import HttpClient
+from xetfs.net.writers import BufferWriter
 from xetfs.protocol.ranges import ByteRange
 from xetfs.telemetry import NET_UNLABELLED
 from xetfs.units import MIB
@@ -24,7 +25,7 @@ HEAD = b"HTTP/1.1 %d OK\r\ncontent-type: application/octet-stream\r\n%s\r\n"
 async def take(client: HttpClient, url: str, span: ByteRange, size: int | None) -> bytes:
     into = bytearray(len(span))
     async with client.stream(url, "data", headers={"range": f"bytes={span.to_http()}"}) as download:
-        await take_range(download, span, size, memoryview(into))
+        await take_range(download, span, size, BufferWriter(memoryview(into)))
     return bytes(into)
 
 

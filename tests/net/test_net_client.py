@@ -17,6 +17,7 @@ from xetfs.errors import Offline, ProtocolViolation, RateLimited, XetfsError
 from xetfs.net.bodies import take_range
 from xetfs.net.client import HttpClient
 from xetfs.net.origins import REDIRECTS_MAX, Bearer, Origin
+from xetfs.net.writers import BufferWriter
 from xetfs.protocol.ranges import ByteRange
 from xetfs.secret import Secret
 from xetfs.telemetry import NET_BYTES, NET_REQUESTS, NET_RETRIES
@@ -28,7 +29,7 @@ DATA = bytes(range(256)) * 64
 async def take(client: HttpClient, url: str, span: ByteRange, size: int | None) -> bytes:
     into = bytearray(len(span))
     async with client.stream(url, "data", headers={"range": f"bytes={span.to_http()}"}) as download:
-        await take_range(download, span, size, memoryview(into))
+        await take_range(download, span, size, BufferWriter(memoryview(into)))
     return bytes(into)
 
 

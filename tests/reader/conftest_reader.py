@@ -13,9 +13,11 @@ import pytest
 import trio
 from flat_settings import flat_settings
 
+from xetfs.cas.fetching import Part
 from xetfs.cas.refusals import refused_for_good
 from xetfs.errors import AccessDenied, EntryNotFound, SignedUrlExpired, Unavailable
 from xetfs.net.origins import Origin
+from xetfs.net.writers import write
 from xetfs.protocol.formats import probe
 from xetfs.protocol.hashes import ChunkHash, FileId, XorbHash, chunk_hash, file_id
 from xetfs.protocol.proof import RangeProof, build_range_proof, parse_range_proof
@@ -31,6 +33,9 @@ from xetfs.reader.xet_source import XetSource
 from xetfs.settings import Settings
 from xetfs.store.memory import MemoryStore
 from xetfs.telemetry import Counters
+from xetfs.units import KIB
+
+BODY_PIECE = 256 * KIB
 
 
 @dataclass
@@ -152,7 +157,7 @@ class FakeCas:
             raise self.proof_error
         return parse_range_proof(json.dumps(build_range_proof(self.files[file].leaves, [span])).encode())
 
-    async def fetch(self, url: SignedUrl, parts: Sequence[tuple[HttpRange, memoryview]]) -> None:
+    async def fetch(self, url: SignedUrl, parts: Sequence[Part]) -> None:
         self.requests += 1
         try:
             await self._travel()
@@ -169,9 +174,16 @@ class FakeCas:
             raise Unavailable("broken off")
         name = url.shown.rpartition("/")[2]
         stored = next(xorb for xorb in self.xorbs if xorb.hash.hex() == name)
-        for part, into in parts:
+        for part, make_writer in parts:
             self.fetched.append((stored.hash, part))
-            into[:] = stored.wire[part.first : part.last + 1]
+            body, writer = memoryview(bytes(stored.wire[part.first : part.last + 1])), make_writer()
+            for start in range(0, len(body), BODY_PIECE):
+                piece = body[start : start + BODY_PIECE]
+                await self.carry(len(piece))
+                write(writer, piece)
+
+    async def carry(self, length: int) -> None:
+        """Take the time of so many bytes of a body."""
 
     def refuse_for_good(self, refusal: SignedUrlExpired) -> AccessDenied:
         return refused_for_good(refusal.message)

@@ -10,6 +10,7 @@ import random
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby, pairwise
 
@@ -17,7 +18,8 @@ import pytest
 import trio
 from conftest_reader import FakeCas, FakeFile, open_bench
 
-from xetfs.protocol.ranges import ByteRange, HttpRange
+from xetfs.cas.fetching import Part
+from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.reconstruction import SignedUrl
 from xetfs.reader.file import FileReader
 from xetfs.reader.line import (
@@ -54,23 +56,19 @@ class LineCas(FakeCas):
     def __post_init__(self) -> None:
         self.delay_s = LATENCY_S
         self._total = Line(self.total_bytes_s)
+        self._connections: ContextVar[Line] = ContextVar("connection")  # of the fetch that a task makes
 
-    async def fetch(self, url: SignedUrl, parts: Sequence[tuple[HttpRange, memoryview]]) -> None:
+    async def fetch(self, url: SignedUrl, parts: Sequence[Part]) -> None:
         place = object()
         await self.places.acquire_on_behalf_of(place)
         try:
-            connection = Line(self.connection_bytes_s)
-            await trio.sleep(LATENCY_S)
-            left = sum(len(part) for part, _ in parts)
-            while left > 0:
-                length = min(left, 256 * KIB)
-                await trio.sleep_until(max(self._total.reserve(length), connection.reserve(length)))
-                left -= length
-            self.delay_s = 0.0
+            self._connections.set(Line(self.connection_bytes_s))
             await super().fetch(url, parts)
         finally:
-            self.delay_s = LATENCY_S
             self.places.release_on_behalf_of(place)
+
+    async def carry(self, length: int) -> None:
+        await trio.sleep_until(max(self._total.reserve(length), self._connections.get().reserve(length)))
 
 
 def cut(content: bytes) -> list[bytes]:
@@ -103,7 +101,7 @@ async def read_through(cas: LineCas, file: FakeFile) -> float:
                 reader.read_nowait(following)
             assert (await reader.read(span) if data is None else data) == file.content[span.start : span.end]
         seconds = trio.current_time() - began
-        assert bench.shelf.budget.held_most <= bench.settings.reader.memory_bytes_max + 32 * MIB
+        assert bench.shelf.budget.held_most <= bench.settings.reader.memory_bytes_max + 8 * MIB  # what is being decoded
         reader.close()
     assert cas.fetched_bytes <= 1.025 * size
     return size / seconds / cas.total_bytes_s

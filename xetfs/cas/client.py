@@ -112,9 +112,8 @@ class CasClient:
         raise _refusal(answer, what)
 
     async def fetch(self, url: SignedUrl, parts: Sequence[Part]) -> None:
-        """Fill each buffer with the bytes of its range of the object at `url`, side by side.
+        """Fill a writer of each part with the bytes of its range of the object at `url`, side by side.
 
-        Buffers are as long as their ranges, which do not overlap; after an error or a cancellation their content is undefined.
         Raises SignedUrlExpired (ask for the reconstruction again), AccessDenied, Unavailable, RateLimited, ProtocolViolation.
         """
         await fetch_parts(self._http, self.facts, url, parts)

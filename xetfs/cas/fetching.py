@@ -13,7 +13,7 @@ file. What a refusal means is decided in cas/refusals.py.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
@@ -26,6 +26,7 @@ from xetfs.net.client import HttpClient
 from xetfs.net.download import Download
 from xetfs.net.failures import error_of_status, is_retried_status
 from xetfs.net.origins import Origin
+from xetfs.net.writers import Writer, write
 from xetfs.protocol.multipart import MultipartParser, parse_boundary
 from xetfs.protocol.ranges import HttpRange
 from xetfs.protocol.reconstruction import SignedUrl
@@ -34,7 +35,8 @@ from xetfs.units import KIB
 
 log = logging.getLogger(__name__)
 
-Part = tuple[HttpRange, memoryview]
+Part = tuple[HttpRange, Callable[[], Writer]]
+"""A range, and what makes a writer for each attempt at it, as long as the range."""
 
 RANGES_MAX: Final = 256
 """Ranges of one request: they take 5 KiB of header, and common servers take 8."""
@@ -45,13 +47,11 @@ TRIAL_S: Final = 60.0
 
 
 async def fetch_parts(http: HttpClient, facts: ServerFacts, url: SignedUrl, parts: Sequence[Part]) -> None:
-    """Fill each part's buffer, which is as long as its range. Ranges may not overlap. After an error the buffers are undefined.
+    """Fill a writer of each part. Ranges may not overlap. After an error, or where a second request was sent beside a slow one,
+    some of the writers were not filled.
 
     Raises SignedUrlExpired, AccessDenied, Unavailable, RateLimited, ProtocolViolation.
     """
-    for span, into in parts:
-        if len(span) != len(into):
-            raise ValueError(f"{len(into)} bytes of room for {span}")
     fetch = _Fetch(http, facts, url)
     if http.settings.net.multirange and fetch.may_ask_together(parts):
         await fetch.together(parts)
@@ -97,7 +97,7 @@ class _Fetch:
         await self._http.retrying(lambda number: self._attempt_one(part, number), origin=self.origin, length=len(part[0]))
 
     async def _attempt_one(self, part: Part, number: int) -> None:
-        span, into = part
+        span, make_writer = part
         what = f"bytes {span} of a xorb at {self._url.host}"
         self._http.counters.add(CAS_FETCHES)
         headers = {"range": f"bytes={span}"}
@@ -105,8 +105,8 @@ class _Fetch:
             _check_retried(download)
             if download.status not in (200, 206):
                 raise await refusal_of(download, self._url, self._facts)
-            await take_range(download, span.to_bytes(), None, into)
-        self._http.counters.add(CAS_FETCH_BYTES, len(into))
+            await take_range(download, span.to_bytes(), None, make_writer())
+        self._http.counters.add(CAS_FETCH_BYTES, len(span))
 
     # All ranges in one request
 
@@ -161,19 +161,19 @@ class _Fetch:
             boundary = parse_boundary(download.headers.get("content-type", "")) if download.status == 206 else None
             if boundary is None:
                 return False
-            await _take_multipart(download, MultipartParser(boundary, spans), [into for _, into in parts])
-        self._http.counters.add(CAS_FETCH_BYTES, sum(len(into) for _, into in parts))
+            await _take_multipart(download, MultipartParser(boundary, spans), [make_writer() for _, make_writer in parts])
+        self._http.counters.add(CAS_FETCH_BYTES, sum(len(span) for span, _ in parts))
         return True
 
 
-async def _take_multipart(download: Download, parser: MultipartParser, buffers: Sequence[memoryview]) -> None:
-    room = sum(map(len, buffers)) + FRAME_BYTES_MAX * (len(buffers) + 1)
+async def _take_multipart(download: Download, parser: MultipartParser, writers: Sequence[Writer]) -> None:
+    room = sum(map(len, writers)) + FRAME_BYTES_MAX * (len(writers) + 1)
     while data := await download.receive():
         room -= len(data)
         if room < 0:
             raise ProtocolViolation(f"{download.what}: the body is longer than its parts")
         for piece in parser.feed(data):
-            buffers[piece.part][piece.offset : piece.offset + len(piece.data)] = piece.data
+            write(writers[piece.part], piece.data)  # the pieces of a part come in order
     if not parser.complete:
         raise Unavailable(f"{download.what}: the body ended early")
     parser.finish()

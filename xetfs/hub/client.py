@@ -24,6 +24,7 @@ from xetfs.net.client import Answer, HttpClient
 from xetfs.net.download import Download
 from xetfs.net.failures import error_of_status, is_retried_status
 from xetfs.net.origins import Bearer, Origin
+from xetfs.net.writers import BufferWriter
 from xetfs.protocol.names import CommitId, RepoId, check_revision
 from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.tree import ParsedPage, RepoInfo, XetToken, parse_next_link, parse_repo_info, parse_tree_page, parse_xet_token
@@ -248,7 +249,7 @@ class HubClient:
                 raise error_of_status(download.status, download.headers, what)
             if download.status not in (200, 206):
                 return False
-            await take_range(download, wanted, size, into)
+            await take_range(download, wanted, size, BufferWriter(into))
             self._http.counters.add(HUB_BYTES, len(into))
             return True
 
@@ -268,7 +269,7 @@ class HubClient:
                 raise self._refusal(download, repo, what)
             self._locations.keep(url, download.url if elsewhere else None, download.headers)
             self._locations.release(url)
-            await take_range(download, wanted, size, into)
+            await take_range(download, wanted, size, BufferWriter(into))
             self._http.counters.add(HUB_BYTES, len(into))
 
     async def _ask(self, url: str, repo: RepoId, what: str) -> Answer:

@@ -19,6 +19,7 @@ from xetfs.net.failures import error_of_exception
 from xetfs.net.http1 import Body
 from xetfs.net.latency import Kind
 from xetfs.net.pool import OriginPool
+from xetfs.net.writers import Writer, write
 from xetfs.telemetry import NET_BYTES, Counters
 
 TRICKLE_BYTES_MIN: Final = 4096
@@ -131,23 +132,24 @@ class Download:
             body += piece
         return bytes(body[:bytes_max])
 
-    async def fill(self, into: memoryview) -> None:
-        """Put the whole body into `into`, which it must fill exactly: Unavailable if it is shorter, else ProtocolViolation, both
+    async def fill(self, writer: Writer) -> None:
+        """Give `writer` the whole body, which must fill it exactly: Unavailable if it is shorter, else ProtocolViolation, both
         retryable."""
-        filled, excess = 0, False
-        while filled < len(into):
-            if self._body.remaining == len(into) - filled:
-                filled += await self._receive_into(into[filled:])
-                continue
-            piece = await self.receive()
-            if not piece:
-                raise Unavailable(f"{self.what}: ended after {filled} of {len(into)} bytes")
-            part = piece[: len(into) - filled]
-            into[filled : filled + len(part)] = part
-            filled += len(part)
-            excess = len(part) < len(piece)
+        left, excess = len(writer), False
+        while left:
+            if self._body.remaining == left:
+                count = await self._receive_into(writer.room())
+                writer.took(count)
+            else:
+                piece = memoryview(await self.receive())
+                if not piece:
+                    raise Unavailable(f"{self.what}: ended after {len(writer) - left} of {len(writer)} bytes")
+                count = min(left, len(piece))
+                write(writer, piece[:count])
+                excess = count < len(piece)
+            left -= count
         if excess or await self.receive():
-            raise ProtocolViolation(f"{self.what}: more than the {len(into)} bytes asked for", retryable=True)
+            raise ProtocolViolation(f"{self.what}: more than the {len(writer)} bytes asked for", retryable=True)
 
     async def _receive_into(self, target: memoryview) -> int:
         since = trio.current_time()
@@ -156,14 +158,12 @@ class Download:
         self._note(count, since)
         return count
 
-    async def fill_slice(self, start: int, into: memoryview) -> None:
-        """Fill `into` from byte `start` of the body on; what follows is left unread. Unavailable if there is too little."""
-        place, end = 0, start + len(into)
+    async def fill_slice(self, start: int, writer: Writer) -> None:
+        """Fill `writer` from byte `start` of the body on; what follows is left unread. Unavailable if there is too little."""
+        place, end = 0, start + len(writer)
         while place < end:
             piece = await self.receive()
             if not piece:
                 raise Unavailable(f"{self.what}: ended after {place} of {end} bytes")
-            part = memoryview(piece)[max(0, start - place) : end - place]
-            at = max(0, place - start)
-            into[at : at + len(part)] = part
+            write(writer, memoryview(piece)[max(0, start - place) : max(0, end - place)])
             place += len(piece)

@@ -115,6 +115,18 @@ def decode_chunk(data: memoryview) -> tuple[bytes, int]:
     return bytes(out), record.end
 
 
+def whole_chunks(wire: memoryview, count_max: int) -> tuple[int, int]:
+    """How many whole records `wire` begins with, `count_max` at most, and how many bytes they take. Checks nothing else."""
+    count = at = 0
+    while count < count_max and len(wire) - at >= HEADER_BYTES:
+        _, low, high, *_ = _HEADER.unpack_from(wire, at)
+        end = at + HEADER_BYTES + (low | high << 16)
+        if end > len(wire):
+            break
+        count, at = count + 1, end
+    return count, at
+
+
 def decode_block(xorb: XorbHash, chunks: ChunkRange, wire: memoryview) -> XorbBlock:
     """Decode what was fetched for a range of chunks, and hash every chunk.
 

@@ -1,9 +1,8 @@
 """Each block is fetched once, however many windows wait for it.
 
 A fetch belongs to the engine: a window that needs a block which is on its way joins that flight, and the last to leave
-cancels it. Blocks that one URL serves are asked for in one request, as many ranges as it lists. Decoding and hashing happen in
-worker threads,
-one hop for a whole block: a hop costs 0.1 ms, as much as two chunks.
+cancels it. Blocks that one URL serves are asked for together. They are decoded and hashed as they arrive (incoming.py), in worker
+threads, all that has come in one hop: a hop costs 0.1 ms, as much as two chunks.
 
 Bytes on the wire are counted in the budget from before the request until they are decoded; the decoded ones by the shelf.
 """
@@ -11,21 +10,22 @@ Bytes on the wire are counted in the budget from before the request until they a
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Final
 
 import trio
 
 from xetfs.cas.client import CasClient
+from xetfs.errors import XetfsError
 from xetfs.protocol.hashes import XorbHash
-from xetfs.protocol.memory import new_buffer
 from xetfs.protocol.ranges import ChunkRange
 from xetfs.protocol.reconstruction import SignedUrl
-from xetfs.protocol.xorb import XorbBlock, decode_block
+from xetfs.protocol.xorb import XorbBlock
 from xetfs.reader.budget import Urgency
 from xetfs.reader.flights import Flight
+from xetfs.reader.incoming import SEGMENT_BYTES, IncomingBlock, Segment, SegmentWriter
 from xetfs.reader.planner import BlockFetch
 from xetfs.reader.shelf import Shelf
 from xetfs.settings import ReaderSettings
@@ -88,21 +88,58 @@ class Fetcher:
         return flight
 
     async def _fly(self, cas: CasClient, url: SignedUrl, group: Sequence[BlockFetch], urgency: Urgency) -> None:
-        size = sum(len(block.info.bytes) for block in group)
-        await self._shelf.budget.acquire(size, urgency)
+        budget = self._shelf.budget
+        left = size = sum(len(block.info.bytes) for block in group)
+        await budget.acquire(size, urgency)
+        failures: list[XetfsError] = []
         try:
-            parts = [(block.info.bytes, new_buffer(len(block.info.bytes))) for block in group]
-            with self._shelf.budget.line.transfer(size):
-                await cas.fetch(url, parts)
-            wires = [part for _, part in parts]
-            for decoded in await trio.to_thread.run_sync(_decode, group, wires, limiter=self._threads):
-                self._shelf.add(decoded)
+            send, arrived = trio.open_memory_channel[Segment](len(group) + size // SEGMENT_BYTES)
+            blocks = [IncomingBlock(block, send.send_nowait) for block in group]
+            parts = [(block.info.bytes, partial(SegmentWriter, incoming)) for block, incoming in zip(group, blocks, strict=True)]
+            async with trio.open_nursery() as nursery:
+                scope = nursery.cancel_scope
+
+                async def receive() -> None:
+                    with send, _noted(failures, scope), budget.line.transfer(size):
+                        await cas.fetch(url, parts)
+
+                nursery.start_soon(receive)
+                with _noted(failures, scope):
+                    async for segment in arrived:
+                        segments = _with_more(segment, arrived)
+                        for decoded in await trio.to_thread.run_sync(_decode, segments, limiter=self._threads):
+                            self._shelf.add(decoded)
+                        done = sum(segment.end - segment.start for segment in segments)
+                        left -= done
+                        budget.release(done)
         finally:
-            self._shelf.budget.release(size)
+            budget.release(left)
+        if failures:
+            raise failures[0]
 
 
-def _decode(group: Sequence[BlockFetch], wires: Sequence[memoryview]) -> list[XorbBlock]:
-    return [decode_block(block.xorb, block.info.chunks, wire) for block, wire in zip(group, wires, strict=True)]
+@contextmanager
+def _noted(failures: list[XetfsError], scope: trio.CancelScope) -> Iterator[None]:
+    """Note an error, and end the tasks of `scope`: raised in one of them, it would come out of its nursery in a group."""
+    try:
+        yield
+    except XetfsError as exc:
+        failures.append(exc)
+        scope.cancel()
+
+
+def _with_more(segment: Segment, arrived: trio.MemoryReceiveChannel[Segment]) -> list[Segment]:
+    """`segment`, and those that have arrived meanwhile if they are short."""
+    segments = [segment]
+    with suppress(trio.WouldBlock, trio.EndOfChannel):
+        while sum(len(each.buffer) for each in segments) < SEGMENT_BYTES:
+            segments.append(arrived.receive_nowait())
+    return segments
+
+
+def _decode(segments: Sequence[Segment]) -> list[XorbBlock]:
+    decoded = [segment.block.decode(segment) for segment in segments]
+    return [block for block in decoded if block is not None]
 
 
 def _groups(blocks: Sequence[BlockFetch]) -> list[list[BlockFetch]]:

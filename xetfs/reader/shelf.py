@@ -216,7 +216,12 @@ class Shelf:
     # Taking blocks in
 
     def add(self, block: XorbBlock) -> None:
-        """Put a decoded block on the shelf, and on its way into the store, unless its disk hangs."""
+        """Put a decoded block on the shelf, and on its way into the store, unless its disk hangs.
+
+        One that is there already is left: a fetch that failed half way may be made again.
+        """
+        if any(entry.block.chunks == block.chunks for entry in self._by_xorb.get(block.xorb, ())):
+            return
         entry = self._put_up(block, written=self.disk.hangs)
         if entry.written:
             return
