@@ -102,6 +102,23 @@ def test_what_cannot_be_opened_is_one_line_and_a_code(command: Command, mountpoi
     assert command.daemons() == []
 
 
+@pytest.mark.parametrize(
+    ("ref", "engine", "hint"),
+    [
+        ("model/acme/demo", "RepoNotFound", "; did you mean acme/demo?"),
+        ("dataset/acme/demo", "RepoNotFound", "; did you mean datasets/acme/demo?"),
+        ("space/acme/demo", "RepoNotFound", "; did you mean spaces/acme/demo?"),
+        ("acme/demo/sub", "RepoNotFound", ""),
+        ("acme/demo/sub@absent", "RevisionNotFound", ""),
+        ("acme/demo/sub", "EntryNotFound", "; name a folder, not a file, or mount all of acme/demo"),
+    ],
+)
+def test_what_was_probably_meant(command: Command, mountpoint: Path, ref: str, engine: str, hint: str) -> None:
+    code, _, complaints = command.run("mount", ref, mountpoint, engine=engine)
+    assert code == Exit.NOT_FOUND
+    assert complaints == f"xetfs: what happened{hint}\n"
+
+
 @pytest.mark.parametrize("extra", [[], ["--foreground"]], ids=["background", "foreground"])
 def test_a_bug_is_told_as_one(command: Command, mountpoint: Path, extra: list[str]) -> None:
     code, _, complaints = command.run("mount", "owner/repo", mountpoint, *extra, engine="ValueError")

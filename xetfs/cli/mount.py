@@ -19,7 +19,7 @@ from xetfs.cli.config import DEFAULT_CACHE_SIZE, Choices, hub_from, settings_fro
 from xetfs.cli.daemon import Failed, Ready, Started, run_in_background
 from xetfs.cli.exits import Exit
 from xetfs.cli.status import printable, size
-from xetfs.errors import InvalidArgument, MachineUnfit, NotFound, Unavailable, XetfsError
+from xetfs.errors import EntryNotFound, InvalidArgument, MachineUnfit, NotFound, RepoNotFound, Unavailable, XetfsError
 from xetfs.hub.endpoint import Hub
 from xetfs.protocol.names import RepoRef
 from xetfs.settings import Settings
@@ -318,17 +318,20 @@ async def _open_repo(engine: Engine, ref: RepoRef, hub: Hub) -> RepoView:
         try:
             return await engine.open_repo(ref, hub)
         except NotFound as exc:
-            exc.hint = _hint_for_missing(ref) or exc.hint
+            exc.hint = _hint_for_missing(ref, exc) or exc.hint
             raise
     raise Unavailable(f"{ref}: no answer from the Hub within {OPEN_S:g} s", hint="check the network and HF_ENDPOINT")
 
 
-def _hint_for_missing(ref: RepoRef) -> str:
-    """What the user may have meant by a repo or folder that does not exist."""
-    first = ref.repo.name.partition("/")[0]
-    if ref.repo.kind == "model" and first in ("dataset", "space") and ref.subfolder:
-        return f"did you mean {first}s/{ref.repo.name.partition('/')[2]}/{ref.subfolder}?"
-    return f"name a folder, not a file, or mount all of {ref.repo}" if ref.subfolder else ""
+def _hint_for_missing(ref: RepoRef, exc: NotFound) -> str:
+    """What the user may have meant by a repo or folder that does not exist, or "" if nothing suggests itself."""
+    first, _, owner = ref.repo.name.partition("/")
+    if isinstance(exc, RepoNotFound) and ref.repo.kind == "model" and first in ("model", "dataset", "space") and ref.subfolder:
+        prefix = "" if first == "model" else f"{first}s/"
+        return f"did you mean {prefix}{owner}/{ref.subfolder}?"
+    if isinstance(exc, EntryNotFound) and ref.subfolder:
+        return f"name a folder, not a file, or mount all of {ref.repo}"
+    return ""
 
 
 def _clear_dead_mount(path: Path) -> None:
