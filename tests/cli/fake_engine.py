@@ -16,9 +16,11 @@ import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 from command import TOKEN
 
+import xetfs
 from xetfs import errors
 from xetfs.cli.main import main
 
@@ -27,6 +29,7 @@ def install(what: str) -> None:
     if what == "interrupted":
         os.register_at_fork(after_in_parent=partial(signal.raise_signal, signal.SIGINT))
     module = types.ModuleType("xetfs.repo")
+    module.__path__ = [str(Path(xetfs.__file__).parent / "repo")]  # for what imports one of its modules
 
     class Engine:
         def __init__(self) -> None:

@@ -265,16 +265,12 @@ def test_umount_of_something_else(command: Command) -> None:
 
 SERVING_NUMPY = """
 import os
-from types import SimpleNamespace
-from xetfs.cli import mount
+from xetfs.cli.process import prepare_process
 
-async def serve(plan, ready):
-    before = len(os.listdir("/proc/self/task"))
-    import numpy
-    print(len(os.listdir("/proc/self/task")) - before)
-
-mount._serve = serve
-mount.serve(SimpleNamespace(log=None, verbose=False), None)
+prepare_process()
+before = len(os.listdir("/proc/self/task"))
+import numpy
+print(len(os.listdir("/proc/self/task")) - before)
 """
 
 

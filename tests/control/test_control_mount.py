@@ -138,7 +138,7 @@ def test_a_killed_daemon_is_told_as_dead(run_xetfs: RunXetfs, mounted: Path, hom
     # The next mount takes away what it left.
     assert run_xetfs("mount", small_hub.REPO, mounted).returncode == 0
     [left] = (home / ".local").rglob("*.sock")
-    assert ask(left)["pid"] == status(run_xetfs, mounted)["pid"]
+    assert ask(left, "status")["pid"] == status(run_xetfs, mounted)["pid"]
 
 
 def test_a_stopped_daemon_is_told_as_silent(
@@ -151,7 +151,7 @@ def test_a_stopped_daemon_is_told_as_silent(
     os.kill(pid, signal.SIGSTOP)
     try:
         ask: Callable[..., dict[str, object]] = client.ask
-        monkeypatch.setattr(client, "ask", lambda path: ask(path, timeout_s=0.2))
+        monkeypatch.setattr(client, "ask", lambda path, op: ask(path, op, timeout_s=0.2))
         [document] = command.describe_mounts({"HOME": str(home), "XDG_STATE_HOME": str(home / ".local/state")}, mounted)
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -171,7 +171,7 @@ def test_the_socket_lies_in_the_runtime_directory_where_there_is_one(run_xetfs: 
     run.mkdir(mode=0o700)
     assert run_xetfs("mount", small_hub.REPO, mountpoint, XDG_RUNTIME_DIR=str(run)).returncode == 0
     [path] = (run / "xetfs").iterdir()
-    assert ask(path)["pid"] == status(run_xetfs, mountpoint)["pid"]
+    assert ask(path, "status")["pid"] == status(run_xetfs, mountpoint)["pid"]
     assert run_xetfs("umount", mountpoint).returncode == 0
     assert list((home / ".local").rglob("*.sock")) == []
 

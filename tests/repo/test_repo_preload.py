@@ -20,7 +20,7 @@ from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.file import FileReader
 from xetfs.repo import Engine, RepoView, patience, preload
-from xetfs.repo.preload import Preload, matches, open_preload
+from xetfs.repo.preload import Preload, matches
 from xetfs.repo.verify import find
 from xetfs.testhub import Fault, StoredFile, TestHub, open_test_hub
 from xetfs.units import MIB
@@ -63,6 +63,17 @@ async def run(engine: Engine, view: RepoView, *globs: str) -> Preload:
     made.begin()
     await made.run()
     return made
+
+
+@asynccontextmanager
+async def open_preload(engine: Engine, view: RepoView, globs: list[str]) -> AsyncIterator[Preload]:
+    """A run whose files are chosen."""
+    made = Preload(engine, view, globs)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(made.run)
+        await made.matched.wait()
+        yield made
+        nursery.cancel_scope.cancel()
 
 
 async def read(view: RepoView, path: str) -> bytes:

@@ -16,6 +16,7 @@ from xetfs.errors import InvalidArgument
 from xetfs.store.directory import make_directories
 
 LOG_BYTES_MAX: Final = 10 * 1024 * 1024
+LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_HINT: Final = "choose another with --log-file"
 _TOO_LATE: Final = f"fuse_reply_* failed with {os.strerror(errno.ENOENT)}"
 LOG_FILES_OLD: Final = 2
@@ -73,3 +74,13 @@ def configure(path: Path | None, *, verbose: bool) -> None:
     root.setLevel(logging.WARNING)  # of others; httpx would log every URL
     logging.getLogger("xetfs").setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.captureWarnings(True)
+
+
+def set_level(name: str) -> str:
+    """Log from this level on; the level before. Raises InvalidArgument."""
+    log = logging.getLogger("xetfs")
+    before = logging.getLevelName(log.level).lower()
+    if name not in LEVELS:
+        raise InvalidArgument(f"no such log level: {name!r:.40}", hint=f"there are {', '.join(LEVELS)}")
+    log.setLevel(name.upper())
+    return before

@@ -6,9 +6,6 @@ import argparse
 import os
 import sys
 import threading
-import time
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,18 +15,14 @@ from xetfs.cli.arguments import path_argument
 from xetfs.cli.config import DEFAULT_CACHE_SIZE, Choices, hub_from, settings_from
 from xetfs.cli.daemon import Failed, Ready, Started, run_in_background
 from xetfs.cli.exits import Exit
-from xetfs.cli.status import printable, size
-from xetfs.errors import EntryNotFound, InvalidArgument, MachineUnfit, NotFound, RepoNotFound, Unavailable, XetfsError
+from xetfs.errors import InvalidArgument, MachineUnfit, XetfsError
 from xetfs.hub.endpoint import Hub
 from xetfs.protocol.names import RepoRef
 from xetfs.settings import Settings
 
 if TYPE_CHECKING:
-    from xetfs.repo import Engine, RepoView
-    from xetfs.repo.preload import Preload, Progress
+    pass
 
-OPEN_S: Final = 45.0
-"""Limit for finding the repo and its root directory: a few attempts at a server that does not answer."""
 WAIT_S: Final = 90.0
 """Limit for the whole way to a listed directory; the parts have limits of their own, which add up to less."""
 CHECK_S: Final = 10.0
@@ -230,108 +223,13 @@ def serve(plan: MountPlan, ready: Ready) -> None:
     configure(plan.log, verbose=plan.verbose)
     try:
         import trio
+
+        from xetfs.cli.job import MountJob
     except ImportError as exc:
-        raise MachineUnfit(f"a library is missing: {exc}", hint="install xetfs again") from None
-    trio.run(_serve, plan, ready)
-
-
-async def _serve(plan: MountPlan, ready: Ready) -> None:
-    import logging
-
-    from xetfs.cli.process import tune_garbage_collection
-    from xetfs.cli.state import MountRecord, control_socket, record_file
-
-    try:
-        from xetfs.fs.mount import serve_mount
-    except ImportError as exc:
+        if "fuse" not in f"{exc.name} {exc}":
+            raise MachineUnfit(f"a library is missing: {exc}", hint="install xetfs again") from None
         raise MachineUnfit(f"pyfuse3 cannot be loaded: {exc}", hint="install libfuse3: apt install fuse3 libfuse3-3") from None
-    from xetfs.control.server import open_control
-    from xetfs.repo import open_engine
-
-    log = logging.getLogger(__name__)
-    path = plan.path
-    kept = record_file(path, os.environ)
-    async with open_engine(plan.settings) as engine, AsyncExitStack() as stack:
-        view = await _open_repo(engine, plan.ref, plan.hub)
-        preload = await _open_preload(engine, view, plan.prefetch, stack)
-        answer = partial(_describe, engine, view, preload, path, plan.settings, time.monotonic())
-        control = str(control_socket(path, os.environ))
-        try:
-            await stack.enter_async_context(open_control(Path(control), answer))
-        except OSError as exc:
-            log.warning("no control socket, 'xetfs status' will say little of this mount socket=%s: %s", control, exc)
-            control = ""
-        record = MountRecord.of_this_process(path, str(view.ref), view.commit, control=control)
-
-        def on_ready(device: str) -> None:
-            nonlocal record
-            tune_garbage_collection()
-            record = replace(record, device=device)
-            try:
-                record.write(kept)
-            except OSError as exc:
-                log.warning("no record of this mount, umount will not wait for its end file=%s: %s", kept, exc.strerror)
-            warnings = prefetch_warnings(preload.progress) if preload is not None else ()
-            ready(Started(f"mounted {view.ref} ({view.commit[:12]}) at {path}", warnings))
-            if preload is not None:
-                preload.begin()
-
-        try:
-            await serve_mount(
-                view, path, plan.settings, counters=engine.counters, allow_other=plan.allow_other, on_ready=on_ready
-            )
-        finally:
-            record.remove(kept)
-
-
-async def _open_preload(engine: Engine, view: RepoView, globs: tuple[str, ...], stack: AsyncExitStack) -> Preload | None:
-    if not globs:
-        return None
-    from xetfs.repo.preload import open_preload
-
-    return await stack.enter_async_context(open_preload(engine, view, globs))
-
-
-def prefetch_warnings(progress: Progress) -> tuple[str, ...]:
-    """What the user should know of a run that is about to begin."""
-    warnings = [f"--prefetch {printable(glob)!r} matches no file" for glob in progress.unmatched]
-    if progress.bytes > progress.room_bytes:
-        warnings.append(
-            f"--prefetch asks for {size(progress.bytes)}, the cache keeps {size(progress.room_bytes)} of them; see --cache-size"
-        )
-    return tuple(warnings)
-
-
-async def _describe(
-    engine: Engine, view: RepoView, preload: Preload | None, path: Path, settings: Settings, since_s: float
-) -> Mapping[str, object]:
-    from xetfs.control.report import describe_mount
-
-    progress = preload.progress if preload is not None else None
-    return await describe_mount(engine, view, path, settings, progress, uptime_s=time.monotonic() - since_s)
-
-
-async def _open_repo(engine: Engine, ref: RepoRef, hub: Hub) -> RepoView:
-    import trio
-
-    with trio.move_on_after(OPEN_S):
-        try:
-            return await engine.open_repo(ref, hub)
-        except NotFound as exc:
-            exc.hint = _hint_for_missing(ref, exc) or exc.hint
-            raise
-    raise Unavailable(f"{ref}: no answer from the Hub within {OPEN_S:g} s", hint="check the network and HF_ENDPOINT")
-
-
-def _hint_for_missing(ref: RepoRef, exc: NotFound) -> str:
-    """What the user may have meant by a repo or folder that does not exist, or "" if nothing suggests itself."""
-    first, _, owner = ref.repo.name.partition("/")
-    if isinstance(exc, RepoNotFound) and ref.repo.kind == "model" and first in ("model", "dataset", "space") and ref.subfolder:
-        prefix = "" if first == "model" else f"{first}s/"
-        return f"did you mean {prefix}{owner}/{ref.subfolder}?"
-    if isinstance(exc, EntryNotFound) and ref.subfolder:
-        return f"name a folder, not a file, or mount all of {ref.repo}"
-    return ""
+    trio.run(MountJob(plan, ready).run)
 
 
 def _clear_dead_mount(path: Path) -> None:

@@ -190,6 +190,7 @@ async def _open(engine: Engine, target: RepoRef, hub: Hub) -> tuple[RepoView, No
 async def _verify(target: RepoRef, hub: Hub, settings: Settings, deep: bool, as_json: bool) -> int:
     import trio
 
+    from xetfs.control.report import describe_report
     from xetfs.repo import open_engine
     from xetfs.repo.verify import Report, files_under, verify_files
 
@@ -212,6 +213,8 @@ async def _verify(target: RepoRef, hub: Hub, settings: Settings, deep: bool, as_
         await verify_files(view, engine.shelf, files, report, deep=deep, on_bytes=on_bytes)
         nursery.cancel_scope.cancel()
     document = describe_report(report, view, node.path, deep=deep)
+    for failure in document["failures"]:
+        failure["message"] = printable(failure["message"])
     document["fetched_bytes"] = engine.counters[NET_BYTES]
     document["dropped_blocks"] = engine.counters[STORE_CORRUPT]
     document["refused_answers"] = engine.counters[READER_CORRUPT_WINDOWS]
@@ -228,33 +231,6 @@ def exit_code(report: Report) -> Exit:
         return Exit.DATA
     errors = (verdict.error for verdict in report.wrong if verdict.error is not None)
     return next((exit_of(error) for error in errors), Exit.OK)
-
-
-def describe_report(report: Report, view: RepoView, path: str, *, deep: bool) -> dict[str, Any]:
-    return {
-        "repo": str(view.repo),
-        "commit": view.commit,
-        "path": path,
-        "deep": deep,
-        "files": report.files,
-        "bytes": report.bytes,
-        "right": report.kinds["right"],
-        "corrupt": report.kinds["corrupt"],
-        "failed": report.kinds["failed"],
-        "nameless": report.kinds["nameless"],
-        "unchecked": report.unchecked,
-        "replaced": report.again,
-        "names": {kind: report.names[kind] for kind in ("file_id", "sha256", "git_oid")},
-        "failures": [
-            {
-                "path": verdict.path,
-                "kind": verdict.kind,
-                "error": type(verdict.error).__name__,
-                "message": printable(verdict.error),
-            }
-            for verdict in sorted(report.wrong, key=lambda verdict: verdict.path)
-        ],
-    }
 
 
 async def _show_progress(report: Report, done: Callable[[], int]) -> None:

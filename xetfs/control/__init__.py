@@ -1,9 +1,12 @@
-"""What a running mount tells of itself, to its own user.
+"""A running engine's socket, for its own user and root.
 
-server.py  a unix socket that answers each connection with one JSON document
-client.py  asks it (standard library only)
-report.py  what stands in that document
+server.py      a unix socket that carries out operations
+operations.py  the operations of an engine: status, metrics, prefetch, evict, verify, drain
+report.py      what they answer
+messages.py    requests and answers as lines of JSON (standard library only)
+client.py      the side that asks (standard library only)
+peer.py        who is at the other end
 
-Nothing is ever read from a connection, so there is nothing to inject into. The socket is for its owner only: its directory and
-its mode say so, and the kernel's word on who is at the other end (SO_PEERCRED) is asked on both sides.
+The socket is for its owner only: its directory and its mode say so, and both sides ask the kernel who is at the other end
+(SO_PEERCRED). docs/control.md describes the protocol.
 """

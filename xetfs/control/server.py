@@ -1,47 +1,81 @@
-"""The side of the mount: a unix socket that answers each connection with one JSON document, and closes it.
+"""The side of the engine: a unix socket that carries out operations for its own user and root.
 
-Everything about a connection has a limit: how many there are, and how long one takes. An error in making the answer is logged and
-becomes a document of its own; the mount goes on whatever happens here.
+Everything about a connection is bounded: how many there are, the size of a request, the time to send one, the time to take an
+answer. An error of an operation is an answer like any other; the engine goes on whatever happens here. An operation ends when
+whoever asked has gone, which is noticed at the next sign of progress.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
+from xetfs.control import messages
+from xetfs.control.messages import REQUEST_BYTES_MAX, Request
 from xetfs.control.peer import address_in, is_trusted, uid_of
+from xetfs.errors import InvalidArgument, XetfsError, leaves
 
 log = logging.getLogger(__name__)
 
-ANSWER_S: Final = 5.0
-"""Limit for one connection, from accepting to closing."""
+SEND_S: Final = 5.0
+"""Time for one request to come, and for one answer to be taken."""
+PROGRESS_INTERVAL_S: Final = 1.0
+"""How often a long operation shows that it is alive."""
 CONNECTIONS_MAX: Final = 8
 """Connections at the same time; more are closed at once."""
+GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+"""What a connection fails with when whoever asked has gone, or takes nothing."""
 
-Answer = Callable[[], Awaitable[Mapping[str, object]]]
+Report = Callable[[Mapping[str, object]], None]
+"""Called with how far an operation is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What a request may ask for. parameters: names and defaults, whose type a request must keep to; a tuple holds strings."""
+
+    run: Callable[..., Awaitable[Mapping[str, object]]]
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+    def arguments(self, request: Request) -> dict[str, Any]:
+        """The arguments of a request, completed. Raises InvalidArgument."""
+        unknown = sorted(set(request.arguments) - set(self.parameters))
+        if unknown:
+            raise InvalidArgument(f"{request.op}: unknown argument {unknown[0]!r:.80}")
+        chosen = dict(self.parameters)
+        for name, value in request.arguments.items():
+            default = self.parameters[name]
+            if isinstance(default, tuple):
+                fits = isinstance(value, list) and all(isinstance(each, str) for each in value)
+            else:
+                fits = type(value) is type(default)
+            if not fits:
+                raise InvalidArgument(f"{request.op}: {name} is of the wrong type")
+            chosen[name] = tuple(value) if isinstance(default, tuple) else value
+        return chosen
 
 
 @asynccontextmanager
-async def open_control(path: Path, answer: Answer) -> AsyncIterator[None]:
-    """Answer at the socket `path`, which is a new name, for as long as the context lasts.
+async def open_control(path: Path, operations: Mapping[str, Operation]) -> AsyncIterator[None]:
+    """Carry out operations, by name, for requests at the socket `path`, which is a new name, as long as the context lasts.
 
-    answer: makes the document, anew for each connection. Raises OSError if there can be no socket at that place.
+    Raises OSError if there can be no socket at that place.
     """
     listener = _listen(path)
     try:
         async with trio.open_nursery() as nursery:
             slots = trio.CapacityLimiter(CONNECTIONS_MAX)
-            nursery.start_soon(trio.serve_listeners, partial(_serve, answer, slots), [listener])
+            nursery.start_soon(trio.serve_listeners, partial(_serve, operations, slots), [listener])
             try:
                 yield
             finally:
@@ -98,29 +132,88 @@ def _is_left_over(address: str) -> bool:
     return False
 
 
-async def _serve(answer: Answer, slots: trio.CapacityLimiter, stream: trio.SocketStream) -> None:
+async def _serve(operations: Mapping[str, Operation], slots: trio.CapacityLimiter, stream: trio.SocketStream) -> None:
     async with stream:
         try:
             slots.acquire_on_behalf_of_nowait(stream)
         except trio.WouldBlock:
             return
         try:
-            with trio.move_on_after(ANSWER_S):
-                await _answer(answer, stream)
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            log.debug("whoever asked for the status has gone: %s", exc)
+            uid = uid_of(stream.socket)
+            if is_trusted(uid):
+                await _converse(operations, stream)
+            else:
+                log.warning("refused a control connection of another user uid=%d", uid)
+        except GONE as exc:
+            log.debug("a control connection ended: %r", exc)
         finally:
             slots.release_on_behalf_of(stream)
 
 
-async def _answer(answer: Answer, stream: trio.SocketStream) -> None:
-    uid = uid_of(stream.socket)
-    if not is_trusted(uid):
-        log.warning("refused to tell another user the status uid=%d", uid)
-        return
+async def _converse(operations: Mapping[str, Operation], stream: trio.SocketStream) -> None:
+    """Answer requests one after the other until the other side has no more. Raises GONE."""
+    pending = bytearray()
+    while True:
+        with trio.fail_after(SEND_S):
+            while b"\n" not in pending and len(pending) <= REQUEST_BYTES_MAX:
+                piece = await stream.receive_some(REQUEST_BYTES_MAX)
+                if not piece:
+                    return
+                pending += piece
+        line, end, rest = pending.partition(b"\n")
+        if len(line) > REQUEST_BYTES_MAX or not end:
+            await _send(stream, messages.failure(InvalidArgument("the request is too long")))
+            return
+        pending = bytearray(rest)
+        await _send(stream, await _answer(operations, bytes(line), stream))
+
+
+async def _answer(operations: Mapping[str, Operation], line: bytes, stream: trio.SocketStream) -> bytes:
+    """Carry out a request; the answer. Raises GONE."""
     try:
-        body = json.dumps(await answer())
+        request = messages.decode_request(line)
+        operation = operations.get(request.op)
+        if operation is None:
+            raise InvalidArgument(f"unknown operation {request.op!r:.80}", hint=f"there are {', '.join(sorted(operations))}")
+        return messages.success(await _run(partial(operation.run, **operation.arguments(request)), stream))
+    except XetfsError as exc:
+        return messages.failure(exc)
+    except GONE:
+        raise
     except Exception:
-        log.exception("the status could not be told")
-        body = json.dumps({"error": "the status could not be told; see the log"})
-    await stream.send_all(body.encode() + b"\n")
+        log.exception("a control operation failed")
+        return messages.failure(None)
+
+
+async def _run(operation: Callable[[Report], Awaitable[Mapping[str, object]]], stream: trio.SocketStream) -> Mapping[str, object]:
+    """Carry out an operation, and send now and then how far it is. Raises its errors, and GONE."""
+    latest: Mapping[str, object] = {}
+    done = trio.Event()
+
+    def report(document: Mapping[str, object]) -> None:
+        nonlocal latest
+        latest = document
+
+    async def show_progress() -> None:
+        while not done.is_set():
+            with trio.move_on_after(PROGRESS_INTERVAL_S):
+                await done.wait()
+                return
+            await _send(stream, messages.progress(latest))
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(show_progress)
+            result = await operation(report)
+            done.set()
+        return result
+    except BaseExceptionGroup as group:
+        causes = [cause for cause in leaves(group) if not isinstance(cause, trio.Cancelled)]
+        if len(causes) != 1:
+            raise
+        raise causes[0] from None
+
+
+async def _send(stream: trio.SocketStream, line: bytes) -> None:
+    with trio.fail_after(SEND_S):
+        await stream.send_all(line)

@@ -15,8 +15,7 @@ everything under a directory (huggingface_hub, utils/_paths.py, filter_repo_obje
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -49,11 +48,10 @@ CACHE_SHARE: Final = 0.9
 """How much of what the cache may hold is filled. The rest is for listings, maps and what readers read meanwhile."""
 YIELD_S: Final = 1.0
 """How long a window waits for readers to be served. They may never stop reading, and what they read next may be this."""
-MATCH_S: Final = 10.0
-"""How long a mount is held up to choose the files, so that a glob without any can be told. A large repo takes many pages."""
 
-State = Literal["matching", "fetching", "waiting", "done", "full", "failed"]
-"""waiting: nobody answers, it will try again. full: the cache keeps no more. failed: the files could not be listed, or a bug."""
+State = Literal["matching", "fetching", "waiting", "done", "full", "failed", "cancelled"]
+"""waiting: nobody answers, it will try again. full: the cache keeps no more. failed: the files could not be listed, or a bug.
+cancelled: ended from outside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +70,10 @@ class Progress:
     bytes_done: int = 0
     room_bytes: int = 0
     reason: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("done", "full", "failed", "cancelled")
 
 
 @dataclass(slots=True, eq=False)
@@ -130,6 +132,9 @@ class Preload:
         except Exception as exc:
             self._update(state="failed", reason=f"a bug in xetfs: {type(exc).__name__}")
             log.exception("prefetch failed")
+        except trio.Cancelled:
+            self._update(state="cancelled")
+            raise
 
     async def _match(self) -> None:
         """Choose the files; lists all directories. Raises the errors of listing them."""
@@ -230,17 +235,3 @@ class Preload:
 
 def matches(path: str, glob: str) -> bool:
     return fnmatchcase(path, f"{glob}*" if glob.endswith("/") else glob)
-
-
-@asynccontextmanager
-async def open_preload(engine: Engine, view: RepoView, globs: Sequence[str]) -> AsyncIterator[Preload]:
-    """A run that fetches once it is begun, and ends with the context at the latest. Its files are chosen if that is quick."""
-    preload = Preload(engine, view, globs)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(preload.run)
-        with trio.move_on_after(MATCH_S):
-            await preload.matched.wait()
-        try:
-            yield preload
-        finally:
-            nursery.cancel_scope.cancel()
