@@ -31,7 +31,15 @@ SHARDS: Final = 64
 SHARD_BYTES: Final = 512 * KIB
 MANY: Final = 200
 
-UNDER_FAULTS: Final = ("corrupt data, fetching again", "dropped a bad block", "operation=", "loading ahead failed")
+UNDER_FAULTS: Final = (
+    "corrupt data, fetching again",
+    "dropped a bad block",
+    "operation=",
+    "loading ahead failed",
+    "read through the Hub instead",
+    "range proofs fail",
+    "a server offers no proofs",
+)
 """What a daemon's log may say while its network is being spoilt."""
 
 Contents = Mapping[str, bytes]

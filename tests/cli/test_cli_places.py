@@ -103,7 +103,7 @@ def test_what_root_makes_in_a_home_because_it_was_told_to_belongs_to_its_user(co
     log = home / "new/deep/log"
     assert command.run("mount", "owner/repo", mountpoint, "--log-file", log, engine="works")[0] == 0
     assert command.run("umount", mountpoint)[0] == 0
-    assert (home / "new").stat().st_uid == USER
+    assert [(home / made).stat().st_uid for made in ("new", "new/deep")] == [USER, USER]
 
 
 # Directories that are mounts themselves
@@ -225,7 +225,9 @@ def test_a_lazy_umount_says_what_goes_on_and_so_does_status(command: Command, mo
     assert code == Exit.MOUNTPOINT
     assert f"{mountpoint}: detached" in output
     document = json.loads(command.run("status", mountpoint, "--json")[1])["mounts"][0]
-    assert (document["state"], document["held_by"]) == ("detached", [str(other)])
+    assert document["state"] == "detached"
+    # A program that made a mount namespace of its own meanwhile, as other tests do, holds a copy, and is named with its process.
+    assert [holder for holder in document["held_by"] if "(" not in holder] == [str(other)]
     ended = os.pidfd_open(pid)
     outside.unmount(other)
     wait_readable(ended)

@@ -85,18 +85,18 @@ def prepare_directory(path: Path, *, trusted: bool) -> Path:
 
 def _make(path: Path) -> None:
     try:
-        make_directories(path)
+        make_directories(path, keep_last=True)
     except FileExistsError:
         raise StoreFailed(f"the cache directory is not a directory: {path}", hint=_HINT) from None
     except OSError as exc:
         raise StoreFailed(f"cannot make the cache directory {path}: {exc.strerror}", hint=_HINT) from None
 
 
-def make_directories(path: Path) -> None:
+def make_directories(path: Path, *, keep_last: bool = False) -> None:
     """Make a directory and those above it, for their owner alone. Raises OSError.
 
-    Those above that root makes in the directory of a user (a home without a `.cache`) belong to that user, who would be locked
-    out of them otherwise.
+    Those that root makes in the directory of a user (a home without a `.cache`) belong to that user, who would be locked out of
+    them otherwise. keep_last: all but the last, such as a cache, which must be the caller's own.
     """
     for made in (*reversed(path.parents), path):  # mkdir(parents=True) would leave the parents' modes to the umask
         if made.is_dir():
@@ -108,7 +108,7 @@ def make_directories(path: Path) -> None:
                 raise
             continue
         above = made.parent.stat()
-        if made != path and os.geteuid() == 0 and above.st_uid != 0:
+        if not (keep_last and made == path) and os.geteuid() == 0 and above.st_uid != 0:
             os.chown(made, above.st_uid, above.st_gid, follow_symlinks=False)
 
 
