@@ -64,8 +64,9 @@ async def list_directory(http: HttpClient, url: str) -> None:
         return [None] * len(keys)
 
     shelf: Any = SimpleNamespace(records=records)
+    nobody: Any = SimpleNamespace(start_soon=lambda *run, name: None)
     await Lister(
-        HubClient(http, hub_at(url, Secret("hf_x"))), shelf, url, REPO, COMMIT, on_new=lambda: None, start_soon=lambda work: None
+        HubClient(http, hub_at(url, Secret("hf_x"))), shelf, url, REPO, COMMIT, on_new=lambda: None, nursery=nobody
     ).list("")
 
 

@@ -86,4 +86,4 @@ async def test_a_bug_while_getting_ready_costs_nothing(
         await trio.testing.wait_all_tasks_blocked()
         assert bytes(await reader.read(ByteRange(0, 10))) == file.content[:10]
         reader.close()
-    assert "getting ready failed" in caplog.text
+    assert "preparing file=" in caplog.text

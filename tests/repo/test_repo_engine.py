@@ -174,7 +174,7 @@ async def test_a_bug_on_the_way_to_that_token_costs_nothing_but_a_line_in_the_lo
             view = await opened.open_repo(RepoRef.parse("acme/demo"))
             nodes = await walk(view, view.root)
             await trio.testing.wait_all_tasks_blocked(0.05)
-        assert "no CAS token ahead of time" in caplog.text
+        assert "getting a CAS token ahead of time failed" in caplog.text
         view = await opened.open_repo(RepoRef.parse("acme/demo"))
         assert await read(view, nodes["README.md"]) == files["README.md"]
 

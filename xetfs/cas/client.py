@@ -62,13 +62,11 @@ class CasClient:
         return self._origin
 
     async def prepare(self) -> None:
-        """Get a token, if none is at hand, so that the next question need not wait for one. Raises nothing."""
+        """Get a token if none is at hand, so that the next request need not wait for one. Raises no XetfsError."""
         try:
             await self._tokens.get()
         except XetfsError as exc:
             log.debug("no CAS token ahead of time: %s", exc)
-        except Exception:  # whoever needs one meets it too; here nobody waits, and it would end the engine
-            log.exception("no CAS token ahead of time")
 
     async def reconstruction(self, file: FileId, span: ByteRange) -> Reconstruction:
         """What the bytes `span` of a file consist of; whole chunks, so usually a little more at both ends. span may not be empty.

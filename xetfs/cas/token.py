@@ -18,8 +18,8 @@ from typing import Final
 
 import trio
 
+from xetfs.detached import run_detached
 from xetfs.errors import AuthRequired, Unavailable
-from xetfs.net.detached import run_detached
 from xetfs.protocol.tree import XetToken
 
 EXPIRY_MARGIN_S: Final = 30.0

@@ -73,7 +73,7 @@ class Network:
     """The connections of one engine, and what its clients share. Made by open_network. Not thread-safe."""
 
     def __init__(self, settings: Settings, counters: Counters, nursery: trio.Nursery) -> None:
-        """nursery: for tasks that belong to no request; they are to be started by net/detached.py."""
+        """nursery: for tasks that belong to no request; started by run_detached."""
         self.nursery = nursery
         self.settings = settings
         self.counters = counters

@@ -28,8 +28,8 @@ from typing import Final, Literal
 import httpx
 import trio
 
+from xetfs.detached import run_detached
 from xetfs.errors import Offline
-from xetfs.net.detached import run_detached
 from xetfs.telemetry import NET_OUTAGES, Counters
 
 log = logging.getLogger(__name__)

@@ -18,10 +18,12 @@ import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import trio
 
 from xetfs import telemetry
+from xetfs.detached import run_detached
 from xetfs.errors import CorruptData, Evicted
 from xetfs.protocol.formats import LayoutReader
 from xetfs.protocol.memory import new_buffer
@@ -247,17 +249,13 @@ class FileContent:
         """Count one more user; each needs its `close`."""
         self._users += 1
         if not self._known.recalled:
-            self._nursery.start_soon(self._prepare, access)
+            run_detached(self._nursery, partial(self._prepare, access), f"preparing file={self.source.key[:16]}")
 
     async def _prepare(self, access: Access) -> None:
-        """Get ready to load a file that nobody has read yet, so far as that takes a round trip. Nobody waits for this task, so it
-        lets no error out."""
-        try:
-            await self._known.recall(ByteRange(0, min(self.size, 1)))
-            if self.in_use and self._known.empty:
-                await access.source.prepare()
-        except Exception:
-            log.exception("getting ready failed file=%s", self.source.key[:16])
+        """Save the first read of a file that nobody has read yet a round trip, where one can be made now."""
+        await self._known.recall(ByteRange(0, min(self.size, 1)))
+        if self.in_use and self._known.empty:
+            await access.source.prepare()
 
     def close(self) -> None:
         """Count one user less; after the last, nothing is loaded ahead any more."""

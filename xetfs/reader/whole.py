@@ -26,6 +26,7 @@ from weakref import WeakKeyDictionary
 import trio
 
 from xetfs import telemetry
+from xetfs.detached import run_detached
 from xetfs.errors import CorruptData
 from xetfs.protocol.fold import Fold
 from xetfs.protocol.hashes import XorbHash
@@ -120,15 +121,13 @@ class WholeChecker:
 
     def _start(self, content: FileContent, check: Callable[[], Awaitable[object]]) -> None:
         self._due.add(content)
-        self._nursery.start_soon(self._check_in_turn, content, check)
+        what = f"checking a whole file={content.source.key[:16]}"
+        run_detached(self._nursery, partial(self._check_in_turn, content, check), what)
 
     async def _check_in_turn(self, content: FileContent, check: Callable[[], Awaitable[object]]) -> None:
-        """Nobody waits for this, so it lets no error out."""
         try:
             async with self._one_at_a_time:
                 await check()
-        except Exception:
-            log.exception("the check of a whole file failed file=%s", content.source.key[:16])
         finally:
             self._due.discard(content)
 

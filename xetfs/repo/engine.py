@@ -21,6 +21,7 @@ import trio
 from xetfs import telemetry
 from xetfs.cas.client import CasClient
 from xetfs.cas.facts import ServerFacts
+from xetfs.detached import run_detached
 from xetfs.errors import StoreFailed
 from xetfs.hub.client import HubClient
 from xetfs.hub.endpoint import Hub
@@ -149,7 +150,7 @@ class Engine:
             info.repo,
             info.commit,
             on_new=partial(self._prepare, access, info, cas),
-            start_soon=self._nursery.start_soon,
+            nursery=self._nursery,
         )
         return RepoView(
             ref,
@@ -165,7 +166,7 @@ class Engine:
     def _prepare(self, access: _HubAccess, info: RepoInfo, cas: CasClient) -> None:
         """Ask for a token for the CAS: the first read need not wait for it."""
         if not access.detours.on(_places("", info, cas)):
-            self._nursery.start_soon(cas.prepare)
+            run_detached(self._nursery, cas.prepare, "getting a CAS token ahead of time")
 
     def _reader(self, access: _HubAccess, info: RepoInfo, cas: CasClient, entry: TreeEntry) -> FileReader:
         """A reader of a file, of the content that is shared by all views that have it."""

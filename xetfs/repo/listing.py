@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,7 @@ from typing import Final
 
 import trio
 
+from xetfs.detached import run_detached
 from xetfs.errors import CorruptData, NotFound, ProtocolViolation, XetfsError
 from xetfs.hub.client import HubClient, TreeCursor
 from xetfs.protocol.names import PATH_BYTES_MAX, CommitId, RepoId, is_servable_name
@@ -96,13 +97,13 @@ class Lister:
         commit: CommitId,
         *,
         on_new: Callable[[], None],
-        start_soon: Callable[[Callable[[], Awaitable[object]]], object],
+        nursery: trio.Nursery,
     ) -> None:
         """on_new: called when a listing that had to be asked for has files in Xet, of which nothing can have been read yet.
-        start_soon: starts what nobody waits for."""
+        nursery: for listing ahead, which nobody waits for."""
         self._hub = hub
         self._on_new = on_new
-        self._start_soon = start_soon
+        self._nursery = nursery
         self._shelf = shelf
         self._repo = repo
         self._commit = commit
@@ -202,16 +203,14 @@ class Lister:
         self._asked.append(path)
         pages_max = AHEAD_PAGES.get(len(self._asked))
         if pages_max is not None:
-            self._start_soon(partial(self._list_ahead, os.path.commonpath(self._asked), pages_max))
+            path = os.path.commonpath(self._asked)
+            run_detached(self._nursery, partial(self._list_ahead, path, pages_max), f"listing ahead repo={self._repo}")
 
     async def _list_ahead(self, path: str, pages_max: int) -> None:
-        """Nobody waits for this, so it lets no error out."""
         try:
             await self.list_below(path, pages_max)
         except XetfsError as exc:
             log.debug("not listed ahead repo=%s path=%r: %s", self._repo, path, exc)
-        except Exception:
-            log.exception("listing ahead failed repo=%s path=%r", self._repo, path)
 
     async def _recall(self, path: str) -> Entries | None:
         """What the store has of a directory; None if that is not all."""

@@ -30,7 +30,7 @@ AT_ONCE: Final = 16
 
 
 async def fetch_headers(view: RepoView, index: Node) -> None:
-    """Have the beginnings of the shards that an index names in the store. Lets no error out."""
+    """Have the beginnings of the shards that an index names in the store."""
     try:
         if index.size > INDEX_BYTES_MAX or index.parent is None:
             return
@@ -46,8 +46,6 @@ async def fetch_headers(view: RepoView, index: Node) -> None:
                 nursery.start_soon(work, index.parent)
     except (XetfsError, trio.TooSlowError) as exc:
         log.debug("no headers of shards index=%r: %s", index.path, exc)
-    except Exception:
-        log.exception("fetching headers of shards failed index=%r", index.path)
 
 
 async def _read(view: RepoView, index: Node) -> bytes:

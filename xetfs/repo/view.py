@@ -15,6 +15,7 @@ from typing import Final, overload
 
 import trio
 
+from xetfs.detached import run_detached
 from xetfs.errors import EntryNotFound, IsADirectory, NotADirectory, NotFound, ProtocolViolation
 from xetfs.hub.endpoint import Hub
 from xetfs.hub.quota import Quotas
@@ -269,7 +270,7 @@ class RepoView:
         """Note that a program has opened a file, and start to fetch what it is likely to read next of other files."""
         if is_shard_index(node.name) and node not in self._indexes_opened:
             self._indexes_opened.add(node)
-            self._nursery.start_soon(fetch_headers, self, node)
+            run_detached(self._nursery, partial(fetch_headers, self, node), f"fetching headers of shards index={node.path!r}")
 
     def describe(self, node: Node) -> FileDetails:
         """Return what the listing says of a node, and how far its content has been verified."""

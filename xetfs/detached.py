@@ -1,7 +1,7 @@
-"""Tasks that outlive the call that starts them.
+"""Tasks that nobody waits for.
 
-They run in the nursery of the HTTP client, and so end with the engine. An error in one must not end the engine: it is a bug, and
-goes to the log.
+They run in a nursery of the engine and end with it. An unexpected exception in one must not end the engine: it is a bug, and is
+logged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def run_detached(nursery: trio.Nursery, run: Callable[[], Awaitable[object]], what: str) -> None:
-    """Call `run` in a task of `nursery`. It may end by any exception; what: names the task in the log."""
+    """Call `run` in a task of `nursery`, and log any exception it raises. what: names the task in the log, as in "probing X"."""
     nursery.start_soon(_guard, run, what, name=what)
 
 

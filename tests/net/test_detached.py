@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from loopback import Asked, answer, client_of, serving
 
-from xetfs.net.detached import run_detached
+from xetfs.detached import run_detached
 from xetfs.net.reachability import Reachability
 from xetfs.telemetry import Counters
 
