@@ -1,6 +1,6 @@
 """Every limit and choice of a running engine and its mount, in one frozen value, nested by room.
 
-The command line builds it (cli/config.py) from arguments and environment; nothing else reads either. Each limit gives the reason
+The command line builds it (config.py) from arguments and environment; nothing else reads either. Each limit gives the reason
 for its number. Limits of the network and of readahead are derived for a link of 250 MB/s and 40 ms (docs/performance.md).
 Sizes are in bytes and times in seconds, unless the name says otherwise.
 """

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from xetfs.cli.config import Choices, settings_from
 from xetfs.cli.exits import Exit
 from xetfs.cli.job import prefetch_warnings
 from xetfs.cli.main import main
 from xetfs.cli.state import MountRecord, all_records, control_socket
 from xetfs.cli.status import describe, duration, in_words, printable, size
 from xetfs.cli.verify import in_words as report_in_words
+from xetfs.config import Choices, settings_from
 from xetfs.repo.preload import Progress
 from xetfs.telemetry import NET_BYTES, NET_REQUESTS, READER_CORRUPT_WINDOWS, READER_WHOLE_WRONG
 

@@ -21,7 +21,6 @@ from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.file import FileReader
 from xetfs.repo import Engine, RepoView, patience, preload
 from xetfs.repo.preload import Preload, matches
-from xetfs.repo.verify import find
 from xetfs.testhub import Fault, StoredFile, TestHub, open_test_hub
 from xetfs.units import MIB
 
@@ -77,7 +76,7 @@ async def open_preload(engine: Engine, view: RepoView, globs: list[str]) -> Asyn
 
 
 async def read(view: RepoView, path: str) -> bytes:
-    node = await find(view, path)
+    node = await view.find(path)
     reader = view.open_file(node)
     try:
         return bytes(await reader.read(ByteRange(0, node.size)))
@@ -160,7 +159,7 @@ async def test_it_stops_when_the_cache_is_full_and_pushes_nothing_out(hub: TestH
 
 async def test_nothing_is_begun_while_a_program_waits(hub: TestHub, tmp_path: Path) -> None:
     async with opened(hub, tmp_path / "cache") as (engine, view), open_preload(engine, view, ["model-*"]) as begun:
-        wanted = (await find(view, "other.bin")).entry
+        wanted = (await view.find("other.bin")).entry
         assert wanted is not None
         assert wanted.file_id is not None
         hub.faults.add(Fault("delay", origin="cas", path=wanted.file_id.hex(), seconds=0.2, count=1))

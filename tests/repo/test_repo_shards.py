@@ -15,7 +15,6 @@ from xetfs.protocol.formats.shards import is_shard_index, shards_of
 from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.repo import RepoView, shards
-from xetfs.repo.verify import find
 from xetfs.testhub import Fault, StoredFile, TestHub, open_test_hub
 from xetfs.units import KIB, MIB
 
@@ -48,7 +47,7 @@ def xet_file(hub: TestHub, content: bytes) -> StoredFile:
 
 async def opened_index(view: RepoView) -> None:
     """Say that the index was opened, and wait for what follows from that."""
-    node = await find(view, INDEX)
+    node = await view.find(INDEX)
     await shards.fetch_headers(view, node)
 
 
@@ -60,7 +59,7 @@ async def test_the_headers_of_all_shards_are_at_hand_then(hub: TestHub, tmp_path
         assert len(SHARDS) * 512 * KIB <= sum(record.bytes_sent for record in hub.requests("transfer")) < len(SHARDS) * MIB
         hub.log.reset()
         for name in SHARDS:
-            reader = view.open_file(await find(view, name))
+            reader = view.open_file(await view.find(name))
             assert bytes(await reader.read(ByteRange(0, 512 * KIB))) == contents[name][: 512 * KIB]
             reader.close()
         assert hub.requests() == []
@@ -76,8 +75,8 @@ async def test_it_happens_once_and_only_for_an_index(hub: TestHub, tmp_path: Pat
             fetched.append(node)
 
         monkeypatch.setattr("xetfs.repo.view.fetch_headers", fetch_headers)
-        index = await find(view, INDEX)
-        for node in (await find(view, "other.bin"), index, index, await find(view, SHARDS[0])):
+        index = await view.find(INDEX)
+        for node in (await view.find("other.bin"), index, index, await view.find(SHARDS[0])):
             view.on_opened(node)
         await wait_all_tasks_blocked()
         assert fetched == [index]
@@ -102,14 +101,14 @@ async def test_a_header_that_cannot_be_had_is_left_out(hub: TestHub, tmp_path: P
     put(hub, index_of(*SHARDS[:3]))
     async with open_engine(flat_settings(endpoint=hub.endpoint, cache_dir=tmp_path / "cache")) as engine:
         view = await engine.open_repo(RepoRef.parse("acme/demo"))
-        entry = (await find(view, SHARDS[1])).entry
+        entry = (await view.find(SHARDS[1])).entry
         assert entry is not None
         assert entry.file_id is not None
         hub.faults.add(Fault("answer", origin="cas", path=entry.file_id.hex(), status=403))
         await opened_index(view)
         paths = "".join(record.path for record in hub.requests("cas") if record.status == 200)
         for name in (SHARDS[0], SHARDS[2]):
-            other = (await find(view, name)).entry
+            other = (await view.find(name)).entry
             assert other is not None
             assert other.file_id is not None
             assert other.file_id.hex() in paths

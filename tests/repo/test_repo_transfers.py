@@ -16,7 +16,6 @@ from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.protocol.xorb import Scheme
 from xetfs.repo import RepoView
-from xetfs.repo.verify import find
 from xetfs.settings import Settings
 from xetfs.telemetry import CAS_URL_REFRESHES, NET_UNLABELLED
 from xetfs.testhub import Fault, HubOptions, Run, TestHub, open_test_hub
@@ -49,7 +48,7 @@ def settings(hub: TestHub, tmp_path: Path, **chosen: Any) -> Settings:
 
 
 async def read(view: RepoView, start: int, end: int) -> bytes:
-    reader = view.open_file(await find(view, "f.bin"))
+    reader = view.open_file(await view.find("f.bin"))
     try:
         return bytes(await reader.read(ByteRange(start, end)))
     finally:

@@ -19,7 +19,6 @@ from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.filemap import Level, level_name
 from xetfs.repo import RepoView, engine
-from xetfs.repo.verify import find
 from xetfs.settings import Settings
 from xetfs.testhub import Fault, TestHub, open_test_hub
 
@@ -37,7 +36,7 @@ def settings(hub: TestHub, tmp_path: Path, **chosen: Any) -> Settings:
 
 
 async def read(view: RepoView, path: str, end: int | None = None) -> bytes:
-    node = await find(view, path)
+    node = await view.find(path)
     reader = view.open_file(node)
     try:
         return bytes(await reader.read(ByteRange(0, node.size if end is None else end)))
@@ -46,7 +45,7 @@ async def read(view: RepoView, path: str, end: int | None = None) -> bytes:
 
 
 async def level(view: RepoView, path: str) -> str:
-    return level_name(view.describe(await find(view, path)).level)
+    return level_name(view.describe(await view.find(path)).level)
 
 
 async def wait_for_level(view: RepoView, path: str, wanted: str) -> None:
@@ -279,7 +278,7 @@ async def test_it_is_served_as_it_was_left_when_no_proof_is_to_be_had(hub: TestH
                 hub.faults.add(Fault("stall", origin="cas"))
             case _:
                 hub.faults.add(Fault("answer", path="/file-chunk-hashes/", status=404))
-        reader = view.open_file(await find(view, XET))
+        reader = view.open_file(await view.find(XET))
         for at in (*range(0, len(data) - 10_000, 10_000), len(data) - 1):
             assert bytes(await reader.read(ByteRange(at, at + 1))) == data[at : at + 1]
         reader.close()

@@ -18,9 +18,9 @@ from flat_settings import flat_settings
 from small_hub import LFS, NESTED, PLAIN, REPO, XET
 from small_user import TOKEN, RunXetfs
 
-from xetfs.cli.config import Choices
 from xetfs.cli.exits import Exit
 from xetfs.cli.verify import exit_code, find_mount, settings_like, target_in
+from xetfs.config import Choices
 from xetfs.errors import CorruptData, EntryNotFound, InvalidArgument, MountpointUnusable, Offline
 from xetfs.hub.endpoint import Hub
 from xetfs.repo.verify import Report, Verdict

@@ -19,7 +19,7 @@ from xetfs.protocol.names import RepoRef
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.filemap import Level
 from xetfs.repo import Engine, RepoView
-from xetfs.repo.verify import UNREACHABLE_MAX, Report, Verdict, files_under, find, verify_files
+from xetfs.repo.verify import UNREACHABLE_MAX, Report, Verdict, files_under, verify_files
 from xetfs.telemetry import READER_CORRUPT_WINDOWS, STORE_CORRUPT
 from xetfs.testhub import Fault, TestHub, open_test_hub
 from xetfs.units import MIB
@@ -49,7 +49,7 @@ def open_repo(hub: TestHub, tmp_path: Path) -> OpenRepo:
 async def verify(engine: Engine, view: RepoView, path: str = "", *, deep: bool = False) -> tuple[Report, int]:
     """The report on a path, and the bytes of progress that were told."""
     report, told = Report(), []
-    files = await files_under(view, await find(view, path))
+    files = await files_under(view, await view.find(path))
     await verify_files(view, engine.shelf, files, report, deep=deep, on_bytes=told.append)
     return report, sum(told)
 
@@ -80,12 +80,12 @@ async def test_deep_computes_the_sha256_of_files_in_xet(hub: TestHub, open_repo:
 async def test_a_folder_or_a_file(open_repo: OpenRepo) -> None:
     async with open_repo() as (_, view):
         for path, found in {"deep": [NESTED], "deep/er/": [NESTED], NESTED: [NESTED], PLAIN: [PLAIN], "": ALL}.items():
-            files = await files_under(view, await find(view, path))
+            files = await files_under(view, await view.find(path))
             assert sorted(file.path for file in files) == found
         with pytest.raises(EntryNotFound):
-            await find(view, "deep/absent")
+            await view.find("deep/absent")
         with pytest.raises(NotADirectory):
-            await find(view, f"{PLAIN}/below")
+            await view.find(f"{PLAIN}/below")
 
 
 async def test_what_is_held_is_not_fetched_and_what_was_proven_stays_known(hub: TestHub, open_repo: OpenRepo) -> None:
@@ -99,7 +99,7 @@ async def test_what_is_held_is_not_fetched_and_what_was_proven_stays_known(hub: 
     # A reader that takes nothing less finds the files proven: the LFS file too, which it would refuse otherwise.
     async with open_repo(verify="proof", offline=True) as (engine, view):
         for name in ALL:
-            reader = view.open_file(await find(view, name))
+            reader = view.open_file(await view.find(name))
             assert bytes(await reader.read(ByteRange(0, reader.size))) == small_hub.content_of()[name]
             assert reader.map.level in (Level.PROOF, Level.FILE, None)
             reader.close()
@@ -107,7 +107,7 @@ async def test_what_is_held_is_not_fetched_and_what_was_proven_stays_known(hub: 
 
 async def test_only_what_is_missing_is_fetched(hub: TestHub, open_repo: OpenRepo) -> None:
     async with open_repo() as (_, view):
-        reader = view.open_file(await find(view, XET))
+        reader = view.open_file(await view.find(XET))
         await reader.read(ByteRange(0, 1_000_000))
         reader.close()
     hub.log.reset()
@@ -141,7 +141,7 @@ async def test_a_run_that_is_broken_off_leaves_only_what_is_proven(hub: TestHub,
                 if told > 5 * MIB:
                     scope.cancel()
 
-            files = await files_under(view, await find(view, "large.bin"))
+            files = await files_under(view, await view.find("large.bin"))
             await verify_files(view, engine.shelf, files, report, deep=False, on_bytes=on_bytes)
         assert (report.files, report.unchecked) == (1, 1)
         reader = view.open_file(files[0])
@@ -191,13 +191,13 @@ async def test_a_lie_that_was_kept_is_found_and_replaced(hub: TestHub, open_repo
     hub.options.proof_status = 404
     hub.faults.add(Fault("flip", path="/xorbs/", offset=20, count=1))
     async with open_repo() as (_, view):
-        reader = view.open_file(await find(view, XET))
+        reader = view.open_file(await view.find(XET))
         assert bytes(await reader.read(ByteRange(0, 50_000))) != small_hub.content_of()[XET][:50_000]
         reader.close()
     async with open_repo() as (engine, view):
         report, _ = await verify(engine, view, XET)
         assert (dict(report.kinds), report.again) == ({"right": 1}, 1)
-        reader = view.open_file(await find(view, XET))
+        reader = view.open_file(await view.find(XET))
         assert bytes(await reader.read(ByteRange(0, 50_000))) == small_hub.content_of()[XET][:50_000]
         reader.close()
 

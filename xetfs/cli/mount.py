@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from xetfs.cli.arguments import path_argument
-from xetfs.cli.config import DEFAULT_CACHE_SIZE, Choices, hub_from, settings_from
 from xetfs.cli.daemon import Failed, Ready, Started, run_in_background
 from xetfs.cli.exits import Exit
+from xetfs.config import DEFAULT_CACHE_SIZE, Choices, hub_from, settings_from
 from xetfs.errors import InvalidArgument, MachineUnfit, XetfsError
 from xetfs.hub.endpoint import Hub
 from xetfs.protocol.names import RepoRef

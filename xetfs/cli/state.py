@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from xetfs.cli.config import own_base_dir
+from xetfs.config import own_base_dir
 
 
 def state_dir(env: Mapping[str, str]) -> Path:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from xetfs.cli.arguments import path_argument
-from xetfs.cli.config import Choices, hub_from, settings_from
 from xetfs.cli.exits import Exit, exit_of
 from xetfs.cli.status import describe, duration, printable, size
+from xetfs.config import Choices, hub_from, settings_from
 from xetfs.errors import InvalidArgument, MountpointUnusable, Unavailable
 from xetfs.hub.endpoint import Hub
 from xetfs.protocol.names import RepoRef, parse_commit_id
@@ -23,7 +23,6 @@ from xetfs.settings import Settings
 from xetfs.telemetry import NET_BYTES, READER_CORRUPT_WINDOWS, STORE_CORRUPT
 
 if TYPE_CHECKING:
-    from xetfs.repo import Engine, Node, RepoView
     from xetfs.repo.verify import Report
 
 OPEN_S: Final = 45.0
@@ -175,18 +174,6 @@ def settings_like(document: Mapping[str, Any], hub: Hub, settings: Settings, cho
 # Doing it
 
 
-async def _open(engine: Engine, target: RepoRef, hub: Hub) -> tuple[RepoView, Node]:
-    """The whole repo, and the file or folder in it that is to be proven."""
-    from xetfs.repo.readings import open_first
-    from xetfs.repo.verify import find
-
-    async def open_one(ref: RepoRef) -> tuple[RepoView, Node]:
-        view = await engine.open_repo(replace(ref, subfolder="", others=()), hub)
-        return view, await find(view, ref.subfolder)
-
-    return await open_first(target.readings, open_one)
-
-
 async def _verify(target: RepoRef, hub: Hub, settings: Settings, deep: bool, as_json: bool) -> int:
     import trio
 
@@ -206,7 +193,7 @@ async def _verify(target: RepoRef, hub: Hub, settings: Settings, deep: bool, as_
         if sys.stderr.isatty():
             nursery.start_soon(_show_progress, report, lambda: done)
         with trio.move_on_after(OPEN_S) as limit:
-            view, node = await _open(engine, target, hub)
+            view, node = await engine.open_path(target, hub)
         if limit.cancelled_caught:
             raise Unavailable(f"{target}: no answer from the Hub within {OPEN_S:g} s", hint="check the network")
         files = await files_under(view, node)

@@ -13,7 +13,7 @@ from xetfs.control.server import Operation, Report
 from xetfs.errors import InvalidArgument, RepoNotFound
 from xetfs.repo.preload import Preload
 from xetfs.repo.verify import Report as VerifyReport
-from xetfs.repo.verify import files_under, find, verify_files
+from xetfs.repo.verify import files_under, verify_files
 from xetfs.telemetry import exposition
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class EngineOperations:
     async def _evict(self, report: Report, *, repo: str, path: str) -> Mapping[str, object]:
         """Drop a file, or all below a folder, from memory and the store."""
         view = self._view(repo)
-        files = await files_under(view, await find(view, path))
+        files = await files_under(view, await view.find(path))
         for done, node in enumerate(files):
             report({"files": len(files), "files_done": done})
             reader = view.open_file(node)
@@ -105,7 +105,7 @@ class EngineOperations:
 
     async def _verify(self, report: Report, *, repo: str, path: str, deep: bool) -> Mapping[str, object]:
         view = self._view(repo)
-        node = await find(view, path)
+        node = await view.find(path)
         files = await files_under(view, node)
         found = VerifyReport()
         bytes_done = 0

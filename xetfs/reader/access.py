@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from xetfs.errors import NotFound, Offline, ProtocolViolation, Unavailable
+from xetfs.errors import NotFound, Offline, ProtocolViolation, RateLimited, Unavailable
 from xetfs.reader.sources import Source
 
 RIGHT_S: Final = 3600.0
@@ -69,7 +69,7 @@ class Accesses:
                 await access.source.check_right()
             except NotFound as exc:
                 raise listed_but_missing(exc) from exc
-            except (Offline, Unavailable):
+            except (Offline, RateLimited, Unavailable):
                 if access.granted_until_s == -math.inf:
                     raise
                 access.granted_until_s = trio.current_time() + SILENCE_S

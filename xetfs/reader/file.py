@@ -78,6 +78,12 @@ class FileReader:
         """Count one more user of the content; each needs its `close`."""
         self.content.open(self._access)
 
+    def __enter__(self) -> FileReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Count one user less; after the last, nothing is loaded ahead any more."""
         self.content.close()

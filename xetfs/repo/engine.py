@@ -44,7 +44,7 @@ from xetfs.repo.listing import Lister
 from xetfs.repo.readings import open_first
 from xetfs.repo.registry import ViewKey, ViewRegistry
 from xetfs.repo.revisions import Revisions
-from xetfs.repo.view import RepoView
+from xetfs.repo.view import Node, RepoView
 from xetfs.settings import Settings, StoreSettings
 from xetfs.store.api import ChunkStore, StoreStatistics
 from xetfs.store.disk import DiskStore
@@ -104,6 +104,8 @@ class _HubAccess:
 
 
 class Engine:
+    """What repos and files of one process share: store, memory, connections, and tasks. Made by open_engine. Event loop only."""
+
     def __init__(self, settings: Settings, *, network: Network, shelf: Shelf, nursery: trio.Nursery, counters: Counters) -> None:
         self.settings = settings
         self.counters = counters
@@ -130,6 +132,15 @@ class Engine:
         if access is None:
             access = self._hubs[hub] = _HubAccess(hub, self._network, self.shelf, self.settings)
         return await open_first(await access.revisions.known_first(ref.readings), partial(self._open_reading, access))
+
+    async def open_path(self, ref: RepoRef, hub: Hub) -> tuple[RepoView, Node]:
+        """Return the whole repo that `ref` is of, and the file or directory in it at its subfolder. Raises as `open_repo`."""
+
+        async def open_one(reading: RepoRef) -> tuple[RepoView, Node]:
+            view = await self.open_repo(RepoRef(reading.repo, revision=reading.revision), hub)
+            return view, await view.find(reading.subfolder)
+
+        return await open_first(ref.readings, open_one)
 
     async def _open_reading(self, access: _HubAccess, ref: RepoRef) -> RepoView:
         info = await access.revisions.resolve(ref)
@@ -158,6 +169,7 @@ class Engine:
             hub=access.hub,
             quotas=access.client.quotas,
             lister=lister,
+            shelf=self.shelf,
             open_reader=partial(self._reader, access, info, cas),
             level_of=partial(self._level_of, info),
             nursery=self._nursery,
@@ -283,9 +295,13 @@ def _level_of_known(content: FileContent) -> Level | None:
 
 @asynccontextmanager
 async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
-    """An engine, ready to open repos. Raises StoreFailed when the cache directory cannot be used."""
+    """An engine, ready to open repos. Raises StoreFailed when the cache directory cannot be used.
+
+    An error of the block comes out as it is, not in a group.
+    """
     counters = Counters()
     store = await _open_store(settings.store, counters)
+    failure: BaseException | None = None
     try:
         async with open_network(settings, counters) as network, trio.open_nursery() as nursery:
             shelf = Shelf(store, settings.reader.memory_bytes_max, patience_s=settings.store.disk_timeout_s)
@@ -294,6 +310,8 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             nursery.start_soon(engine.run_housekeeping)
             try:
                 yield engine
+            except BaseException as exc:  # raised again below, outside of the nursery, which would wrap it into a group
+                failure = exc
             finally:
                 with trio.CancelScope(shield=True):
                     with trio.move_on_after(FLUSH_TIMEOUT_S) as flushing:
@@ -305,6 +323,8 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     finally:
         with trio.CancelScope(shield=True), trio.move_on_after(STORE_CLOSE_S):
             await trio.to_thread.run_sync(store.close, abandon_on_cancel=True)
+    if failure is not None:
+        raise failure
 
 
 async def _open_store(settings: StoreSettings, counters: Counters) -> ChunkStore:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import trio
 
@@ -24,8 +24,10 @@ from xetfs.reader.shelf import Shelf
 from xetfs.reader.sources import Names
 from xetfs.reader.whole import Digest, NameKind, accept, reject
 from xetfs.repo.patience import patiently
-from xetfs.repo.view import Node, RepoView
 from xetfs.units import MIB
+
+if TYPE_CHECKING:
+    from xetfs.repo.view import Node, RepoView
 
 STEP_BYTES: Final = 4 * MIB
 FILES_AT_ONCE: Final = 4
@@ -78,14 +80,6 @@ class Report:
     @property
     def unchecked(self) -> int:
         return self.files - self.kinds.total()
-
-
-async def find(view: RepoView, path: str) -> Node:
-    """The node at a path of the repo, counted from the view's root. Raises EntryNotFound, NotADirectory."""
-    node = view.root
-    for name in filter(None, path.split("/")):
-        node = await view.lookup(node, name)
-    return node
 
 
 async def files_under(view: RepoView, node: Node) -> list[Node]:

@@ -26,9 +26,11 @@ from xetfs.protocol.tree import RepoInfo, TreeEntry
 from xetfs.reader.file import FileReader
 from xetfs.reader.filemap import Level
 from xetfs.reader.flights import Flight
+from xetfs.reader.shelf import Shelf
 from xetfs.repo.entries import Entries
 from xetfs.repo.listing import Lister
 from xetfs.repo.shards import fetch_headers
+from xetfs.repo.verify import Verdict, verify_file
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +141,8 @@ class Children(Sequence[Node]):
 
 
 class RepoView:
+    """One repo at one commit, or a folder of it, as a tree. Made by Engine.open_repo. Event loop only."""
+
     def __init__(
         self,
         ref: RepoRef,
@@ -147,6 +151,7 @@ class RepoView:
         hub: Hub,
         quotas: Quotas,
         lister: Lister,
+        shelf: Shelf,
         open_reader: Callable[[TreeEntry], FileReader],
         level_of: Callable[[TreeEntry], Level | None],
         nursery: trio.Nursery,
@@ -159,6 +164,7 @@ class RepoView:
         self.commit: CommitId = info.commit
         self.modified_s = int(time.time()) if info.modified_s is None else info.modified_s  # then it is the time of the mount
         self._lister = lister
+        self._shelf = shelf
         self._open_reader = open_reader
         self._level_of = level_of
         self._nursery = nursery
@@ -187,6 +193,13 @@ class RepoView:
             node = directory.child_called(name)
         if node is None:
             raise EntryNotFound(f"{self.ref}: no {name!r} in {directory.path!r}")
+        return node
+
+    async def find(self, path: str) -> Node:
+        """The node at a path below the root of the view. Raises EntryNotFound, NotADirectory, and the errors of listing."""
+        node = self.root
+        for name in filter(None, path.split("/")):
+            node = await self.lookup(node, name)
         return node
 
     async def children(self, directory: Node) -> Sequence[Node]:
@@ -265,6 +278,13 @@ class RepoView:
         reader = self._open_reader(node.entry)
         reader.open()
         return reader
+
+    async def verify(self, node: Node, *, deep: bool = False) -> Verdict:
+        """Read all of a file, from the store where it is held, and compare it with the hashes that the listing gives it.
+
+        deep: compute the SHA-256 of a file in Xet too. What was wrong in the store is replaced. Errors are in the verdict.
+        """
+        return await verify_file(self, self._shelf, node, deep=deep, on_bytes=lambda count: None)
 
     def on_opened(self, node: Node) -> None:
         """Note that a program has opened a file, and start to fetch what it is likely to read next of other files."""

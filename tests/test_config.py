@@ -13,8 +13,8 @@ from flat_settings import flat_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xetfs.cli.config import Choices, hub_from, parse_size, settings_from
 from xetfs.cli.redact import redact
+from xetfs.config import Choices, hub_from, parse_size, settings_from
 from xetfs.errors import InvalidArgument
 from xetfs.hub.endpoint import Hub
 from xetfs.settings import Settings
