@@ -183,7 +183,7 @@ def test_what_should_be_known_before_prefetching() -> None:
 def test_what_is_wrong_with_a_mount_is_said() -> None:
     store = {"state": "failing", "bytes": 0, "bytes_max": 0, "failure": "No space left on device"}
     words = in_words(document(counters={READER_CORRUPT_WINDOWS: 2, READER_WHOLE_WRONG: 1}, store=store, files={}))
-    assert "WRONG     3 times" in words
+    assert "CORRUPT   3 responses failed verification" in words
     assert "failing: No space left on device" in words
     assert "nothing read yet" in words
 

@@ -382,6 +382,20 @@ async def test_what_is_no_document(path: Path, body: bytes) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_a_mount_of_an_older_version_is_told_as_such(path: Path) -> None:
+    async def older(stream: trio.SocketStream) -> None:
+        await stream.send_all(b'{"version": 1, "xetfs": "0.7.0", "pid": 5}\n')  # at once, and without reading
+        await stream.aclose()
+
+    listening = serve_once(path, b"")
+    listening.setblocking(False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, older, [trio.SocketListener(trio.socket.from_stdlib_socket(listening))])
+        with pytest.raises(ProtocolViolation, match="older version of xetfs; unmount and mount it again"):
+            await ask_in_thread(path)
+        nursery.cancel_scope.cancel()
+
+
 async def test_an_answer_that_does_not_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "ANSWER_BYTES_MAX", 1000)
 

@@ -1,4 +1,4 @@
-"""`xetfs status [DIR]`: how one's mounts are."""
+"""`xetfs status [DIR]`: the status of your mounts."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from xetfs.telemetry import NET_BYTES, NET_REQUESTS, READER_CORRUPT_WINDOWS, REA
 Document = Mapping[str, Any]
 
 DESCRIPTION: Final = """\
-Show how each of your mounts is: what it serves, what it has read and fetched, how sure the files are that
-were read, and how the cache stands. States: serving; silent (its process lives and does not answer);
-dead (its process has ended, the directory is still mounted: 'xetfs umount DIR'); detached (unmounted, and its
-process goes on for what is still open or mounted elsewhere); unknown (it has left no record).
+Show the status of each of your mounts: what it serves, what it has read and fetched, how the files that were
+read are verified, and how full the cache is. States: serving; silent (its process runs but does not answer);
+dead (its process has ended, the directory is still mounted: 'xetfs umount DIR'); detached (unmounted, but its
+process still serves what is open or mounted elsewhere); unknown (it has left no record).
 """
 
 
 def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser = commands.add_parser(
         "status",
-        help="show how one's mounts are",
+        help="show the status of your mounts",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("directory", metavar="DIR", type=path_argument, nargs="?", help="only the mount at this directory")
-    parser.add_argument("--json", action="store_true", help='as {"mounts": [...]}, for programs')
+    parser.add_argument("--json", action="store_true", help='print {"mounts": [...]}, for programs')
     parser.set_defaults(run=run, reports=True)
 
 
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def describe_mounts(env: Mapping[str, str], only: Path | None) -> Iterator[Document]:
-    """The documents of this user's mounts, by mount point, each with a `state`; of those that do not answer only what their
+    """Yield the status of this user's mounts, by mount point, each with a `state`; of those that do not answer, only what their
     records say."""
     from xetfs.fs import mountpoint as outside
 
@@ -80,7 +80,7 @@ def _has_record(device: str, records: Iterable[MountRecord]) -> bool:
 
 
 def describe(record: MountRecord) -> Document:
-    """The document of one mount, from its process if that answers."""
+    """The status of one mount, from its process if that answers."""
     from xetfs.control.client import ask
 
     known = {"mountpoint": record.mountpoint, "repo": record.repo, "commit": record.commit, "pid": record.pid}
@@ -91,7 +91,7 @@ def describe(record: MountRecord) -> Document:
     try:
         document = ask(Path(record.control), "status")
     except XetfsError as exc:
-        return {"state": "silent", **known, "reason": redact(exc.message)}
+        return {"state": "silent", **known, "reason": redact(str(exc))}
     return {"state": "serving", **document}
 
 
@@ -130,7 +130,7 @@ def _details(document: Document) -> Iterator[str]:
         yield f"  prefetch  {prefetch_in_words(document['prefetch'])}"
     wrong = counters.get(READER_CORRUPT_WINDOWS, 0) + counters.get(READER_WHOLE_WRONG, 0)
     if wrong:
-        yield f"  WRONG     {wrong} times data came that was not what its hash says; see the log"
+        yield f"  CORRUPT   {wrong} responses failed verification; see the log"
     failing = f", {store['state']}: {printable(store['failure'])}" if store["state"] != "ok" else ""
     where = f"in {printable(document['cache_dir'])}" if document["cache_dir"] is not None else "in memory (--no-cache)"
     yield f"  cache     {size(store['bytes'])} of {size(store['bytes_max'])} {where}{failing}"
@@ -138,7 +138,13 @@ def _details(document: Document) -> Iterator[str]:
 
 DETOURS_SHOWN_MAX: Final = 5
 """Lines about what is not read from a CAS; --json has them all."""
-_PREFETCH_WORDS: Final = {"waiting": ", waiting", "done": ", done", "full": ", stopped", "failed": ", failed"}
+_PREFETCH_WORDS: Final = {
+    "waiting": ", waiting",
+    "done": ", done",
+    "full": ", stopped",
+    "failed": ", failed",
+    "cancelled": ", cancelled",
+}
 
 
 def prefetch_in_words(progress: Document) -> str:

@@ -51,7 +51,7 @@ says of the first file that could not be checked.
 def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser = commands.add_parser(
         "verify",
-        help="prove files against their hashes",
+        help="verify files against their hashes",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +38,8 @@ def ask(
                 connection.connect(address)
             if not is_trusted(uid_of(connection)):
                 raise Unavailable(f"{path} belongs to another user")
-            connection.sendall(encode_request(Request(op, arguments)))
+            with suppress(BrokenPipeError):  # what it said before it closed may still be read
+                connection.sendall(encode_request(Request(op, arguments)))
             for line in _lines(connection, timeout_s):
                 result = decode_answer(line, on_progress)
                 if result is not None:
