@@ -1,4 +1,4 @@
-"""Bodies that are ranges of something: held against what was asked for, before a byte of them is believed.
+"""Bodies that are ranges of something: compared with what was asked for before a byte of them is used.
 
 What servers answer to a request for one range, and what is made of it:
 

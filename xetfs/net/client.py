@@ -4,8 +4,8 @@ One `Network` per engine owns the connections; each Hub has a client of its own,
 (net/origins.py). Connections are shared between clients of one policy only, so that none made under a looser one is used.
 
 `request` is for small answers: read whole, bounded, redirects followed, tried again when that may help. `stream` is for data:
-one attempt, whose body is taken piece by piece or filled into a buffer; whoever asked repeats it with `retrying`, since only they
-know what a half-read body means.
+one attempt, whose body is taken piece by piece or filled into a buffer. The caller repeats it with `retrying`, as only the caller
+knows what a half-read body means.
 
 Phases of one attempt: wait for a permit of the origin; connect, send, wait for the headers (net/transport.py); read the body;
 close. Each may be cancelled at any moment, which closes its connection.
@@ -13,7 +13,7 @@ close. Each may be cancelled at any moment, which closes its connection.
 docs/network.md describes all mechanisms together: limits, timeouts, hedges, retries, and what happens while a server cannot be
 reached.
 
-Everything goes through `_open`: the policy of net/origins.py, the token only for its origin, the counting and the log.
+Everything goes through `_open`, which counts and logs it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A small answer, read whole. url is where it came from in the end; redirected whether that is not where it was asked for."""
+    """A small answer, read whole. url: where it came from, after redirects; redirected: if that is another URL."""
 
     status: int
     headers: httpx.Headers = field(repr=False)
@@ -142,10 +142,10 @@ class HttpClient:
         bytes_max: int = SMALL_BODY_BYTES_MAX,
         follow: bool = True,
     ) -> Answer:
-        """One small answer of any status but those that were tried again in vain (408, 429, 5xx except 501), which are raised.
+        """Return a small answer of any status but those worth retrying (408, 429, 5xx except 501), raised after the last attempt.
 
         what: names the request in messages and logs, as in "tree of acme/demo". bytes_max: of the body, decoded.
-        follow: go where redirects lead, else a redirect is the answer.
+        follow: follow redirects; otherwise a redirect is the answer.
         Raises RateLimited, Unavailable, ProtocolViolation, Offline.
         """
 

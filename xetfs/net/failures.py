@@ -1,4 +1,4 @@
-"""Foreign errors made ours: what httpx raises, and what a status says where the asker knows no better."""
+"""Translation of foreign errors: what httpx raises, and what a status means where the caller knows no better."""
 
 from __future__ import annotations
 

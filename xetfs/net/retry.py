@@ -1,8 +1,8 @@
-"""Trying again: how often, after how long, and when not.
+"""Retries: how often, after how long, and when not.
 
 The only place that repeats a request; everything below makes one attempt, everything above takes the result as final. The pause
 doubles, is drawn at random below its bound so that many readers do not come back at once ("full jitter"), and gives way to
-what the server asks for. Nobody sleeps past a deadline: an error that is known now is told now.
+what the server asks for. Nobody sleeps past a deadline: an error is raised as soon as it is certain.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 PAUSE_FIRST_S: Final = 0.25
 PAUSE_MAX_S: Final = 8.0
 TOLD_PAUSE_S: Final = 1.0
-"""A pause from this length on that a server asks for is told in the log: somebody may wonder what is waited for."""
+"""Pauses from this length on that a server asks for are logged at INFO, as somebody may wonder why a program waits."""
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""What the kernel is asked about addresses: to connect to one of several, and whether there is a way to one at all."""
+"""Connecting to one of several addresses, and asking the kernel whether there is a route to one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NO_WAY: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOW
 
 
 def has_way(local: tuple[Any, ...], peer: tuple[Any, ...]) -> bool:
-    """Whether the kernel would send from one address to the other: it is asked for a UDP socket, which sends nothing."""
+    """True if the kernel has a route from one address to the other. Connecting a UDP socket asks it, and sends nothing."""
     family = socket.AF_INET6 if len(local) > 2 else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:

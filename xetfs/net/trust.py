@@ -1,4 +1,4 @@
-"""Whose certificates are believed.
+"""Which certificate authorities are trusted.
 
 By default those of certifi, which come with this package and work in the barest container, and those of the system beside them:
 a company that inspects TLS, or has a Hub of its own, installs its authority there (`update-ca-certificates`, `update-ca-trust`).

@@ -1,4 +1,4 @@
-"""What a server says in the body of a refusal, made fit for a log line and an error message.
+"""The reason that a server gives in the body of a refusal, made safe for a log line and an error message.
 
 The body comes from anywhere: it is bounded, reduced to printable text, and rid of everything that may be a credential. Object
 stores repeat the signature, the key id and the string to sign in their refusals, so what the URL's query holds is cut out, and
