@@ -18,6 +18,7 @@ from xetfs.errors import (
     Offline,
     ProtocolViolation,
     RateLimited,
+    RepoNotFound,
     Unavailable,
     XetfsError,
 )
@@ -280,6 +281,14 @@ async def test_a_link_that_is_down_says_nothing_of_a_server(autojump_clock: obje
     for number in range(2 * FAILURES_MAX):
         assert await ask(policy, number, Offline("down")) is False
     assert await ask(policy, 1000) is True
+
+
+async def test_a_repo_that_is_deleted_says_nothing_of_a_server_nor_of_its_files(autojump_clock: object) -> None:
+    """They may lie in other repos, too."""
+    policy, _ = make_policy()
+    for number in range(2 * FAILURES_MAX):
+        assert await ask(policy, number, RepoNotFound("deleted")) is False
+        assert await ask(policy, number) is True
 
 
 async def test_failures_of_one_file_pause_that_file_for_longer_and_longer_and_no_other(autojump_clock: object) -> None:

@@ -25,7 +25,7 @@ from typing import Final
 import trio
 
 from xetfs import telemetry
-from xetfs.errors import EntryNotFound, Offline, RateLimited, XetfsError
+from xetfs.errors import EntryNotFound, Offline, RateLimited, RepoNotFound, RevisionNotFound, XetfsError
 from xetfs.protocol.hashes import FileId
 from xetfs.protocol.proof import RangeProof
 from xetfs.telemetry import Counters
@@ -178,6 +178,8 @@ class ProofPolicy:
             known.breaker.fail(trio.current_time(), at_once=True)
 
     def _note_failure(self, origin: Hashable | None, file: FileId, why: str, exc: XetfsError | None) -> None:
+        if isinstance(exc, RepoNotFound | RevisionNotFound):
+            return  # the Hub gives no token for one repo; others may have the file, too, and be given proofs
         verdict = self._files.get(file)
         self._remember(file, FAILED_FILE_PAUSE_S if verdict is None else min(2 * verdict.pause_s, FILE_PAUSE_S))
         self._counters.add(telemetry.READER_PROOFS_MISSED)
