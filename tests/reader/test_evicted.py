@@ -32,7 +32,7 @@ async def test_what_is_listed_and_gone_again_and_again(
 ) -> None:
     file = make_file(20)
     async with open_bench(cas, ListingStore(Counters()), verify=verify) as bench:
-        with pytest.raises(Evicted, match="leave the cache"):
+        with pytest.raises(Evicted, match="were evicted"):
             await bench.reader(file).read(ByteRange(0, 10))
         assert bench.counters[READER_CORRUPT_WINDOWS] == 0
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
@@ -48,7 +48,7 @@ async def test_what_is_gone_whenever_a_reader_comes_for_it(
     file = make_file(20)
     async with open_bench(cas) as bench:
         monkeypatch.setattr(Shelf, "find", find)
-        with pytest.raises(Evicted, match="leave the cache"):
+        with pytest.raises(Evicted, match="were evicted"):
             await bench.reader(file).read(ByteRange(0, 10))
         assert bench.counters[READER_CORRUPT_WINDOWS] == 0
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -102,7 +102,7 @@ def _text_of(value: object) -> str:
 
 def _repo_not_found(repo: RepoId, *, anonymous: bool) -> XetfsError:
     hint = f"check the name; if it is private, {_LOGIN}" if anonymous else "check the name, and whether this token may see it"
-    return RepoNotFound(f"no repo {repo} to be seen", hint=hint)
+    return RepoNotFound(f"{repo} was not found, or is not visible to you", hint=hint)
 
 
 def _gated(repo: RepoId, endpoint: str, *, anonymous: bool) -> XetfsError:

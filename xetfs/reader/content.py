@@ -336,8 +336,8 @@ class FileContent:
                 bad += 1
         what = f"bytes {span.start}-{span.end} of {self.source.key[:16]}"
         if not bad:
-            raise Evicted(f"{what} leave the cache before they can be read")
-        raise CorruptData(f"{what} cannot be had right")
+            raise Evicted(f"{what} were evicted before they could be read")
+        raise CorruptData(f"no valid copy of {what} could be fetched")
 
     # Bytes that must be loaded
 

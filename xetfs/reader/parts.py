@@ -144,7 +144,7 @@ class Parts:
                     log.info("asking for fresh transfer URLs file=%s bytes=%s: %s", self._name, part.span, exc)
         finally:
             part.planned.set()
-        raise Evicted(f"bytes {part.span.start}-{part.span.end} of {self._name} leave the cache before they can be read")
+        raise Evicted(f"bytes {part.span.start}-{part.span.end} of {self._name} were evicted before they could be read")
 
 
 def cut_up(gaps: Sequence[ByteRange], line: TransferLine) -> Iterator[ByteRange]:

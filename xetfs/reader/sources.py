@@ -191,7 +191,7 @@ class PlainSource:
                 await self._fetch_checked(layout, urgency)
             with suppress(BlocksGone):
                 return await learn(self._shelf, layout, wanted, level)
-        raise Evicted(f"{self._repo}: {self._entry.path} leaves the cache before it can be read")
+        raise Evicted(f"{self._repo}: {self._entry.path} was evicted before it could be read")
 
     def _layout(self, covered: ByteRange) -> Layout:
         """`covered` as terms: one for each made-up xorb that it touches, and one for a part of a piece at either end."""

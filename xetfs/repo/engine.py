@@ -82,7 +82,7 @@ class MemoryStatistics:
 
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
-    """files: how many of those that were opened are known how surely; None: of which nothing is known. detours: files, repos and
+    """files: number of opened files by verification level; None: of which nothing is known. detours: files, repos and
     servers whose files in Xet are read through the Hub's resolve route, and why."""
 
     counters: Mapping[str, int]
@@ -231,7 +231,7 @@ class Engine:
         return [content for content, _ in self._contents.values()]
 
     def _level_of(self, info: RepoInfo, entry: TreeEntry) -> Level | None:
-        """How sure all is that this process has learnt of a file; None while that is nothing."""
+        """Lowest verification level of what this process knows of a file, or None if that is nothing."""
         key = key_of(entry, info.repo, info.commit)
         if key in self._contents:
             return _level_of_known(self._contents[key][0])
@@ -243,7 +243,7 @@ class Engine:
             await content.wait_served()
 
     async def statistics(self) -> EngineStatistics:
-        """How the engine stands. One hop to a thread."""
+        """Return the state of the engine. One hop to a thread."""
         levels = dict(self._levels) | {key: _level_of_known(content) for key, (content, _) in self._contents.items()}
         budget = self.shelf.budget
         return EngineStatistics(

@@ -196,7 +196,7 @@ async def _read_known(reader: FileReader, span: ByteRange, known_until: int) -> 
         parts = list(_runs_until(reader.map, known_until, span.end))
         if known_until >= span.end or (parts and parts[-1].end >= span.end):
             return data, parts
-    raise Evicted(f"bytes {span.start}-{span.end} leave the cache before they can be checked")
+    raise Evicted(f"bytes {span.start}-{span.end} were evicted before they could be checked")
 
 
 def _runs_until(known: FileMap, start: int, end: int) -> Iterator[Run]:

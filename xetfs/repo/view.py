@@ -182,7 +182,7 @@ class RepoView:
             return None
         node = directory.child_called(name)
         if node is None:
-            raise EntryNotFound(f"{self.ref}: no {name!r} in {directory.path!r}")
+            raise self._not_found(directory, name)
         return node
 
     async def lookup(self, directory: Node, name: str) -> Node:
@@ -192,8 +192,11 @@ class RepoView:
             await self._list(directory)
             node = directory.child_called(name)
         if node is None:
-            raise EntryNotFound(f"{self.ref}: no {name!r} in {directory.path!r}")
+            raise self._not_found(directory, name)
         return node
+
+    def _not_found(self, directory: Node, name: str) -> EntryNotFound:
+        return EntryNotFound(f"{self.ref} has no {f'{directory.path}/{name}'.lstrip('/')!r:.200}")
 
     async def find(self, path: str) -> Node:
         """The node at a path below the root of the view. Raises EntryNotFound, NotADirectory, and the errors of listing."""
