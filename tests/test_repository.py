@@ -192,8 +192,6 @@ def test_no_task_can_end_the_process(module: Path) -> None:
 
 PUBLIC_ALL_THE_SAME = {"os._exit", "_replace", "_asdict", "_fields", "argparse._SubParsersAction"}
 """os._exit and the methods of named tuples are documented; argparse has no other name for this type."""
-EXCEPT = ("xetfs/store/index.py", "xetfs/store/rawdisk.py")
-"""Written around diskcache's schema and statements, of one version."""
 PRIVATE_PATH = re.compile(r"\b(?:httpx|httpcore|h11|trio|pyfuse3|diskcache|blake3|lz4|numpy|outcome|ssl|socket)[\w.]*\._[a-z]")
 
 
@@ -234,8 +232,7 @@ def private_uses(text: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("module", MODULES, ids=module_id)
 def test_no_private_name_of_another_library_is_used(module: Path) -> None:
-    if module_id(module) not in EXCEPT:
-        assert sorted(private_uses(module.read_text())) == []
+    assert sorted(private_uses(module.read_text())) == []
 
 
 @pytest.mark.parametrize("text", [
@@ -248,7 +245,7 @@ def test_a_private_name_would_be_found(text: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES, ids=module_id)
 def test_no_private_name_of_a_foreign_class_is_overridden(module: Path) -> None:
-    if module.name == "__main__.py" or module_id(module) in EXCEPT:
+    if module.name == "__main__.py":
         return
     name = ".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     written = named_here(ast.parse(module.read_text()))

@@ -22,7 +22,7 @@ from xetfs import telemetry
 from xetfs.errors import CorruptData
 from xetfs.store.disk import DiskStore
 from xetfs.store.health import PROBE_INTERVAL_S
-from xetfs.store.rawdisk import RawDisk
+from xetfs.store.values import ValueFiles
 from xetfs.telemetry import Counters
 from xetfs.units import MIB
 
@@ -235,7 +235,7 @@ def test_a_bad_block_that_cannot_be_removed_is_passed_over(
     remount(disk, "ro")
     index = store._backing.index
     assert index is not None
-    monkeypatch.setattr(index, "transact", failing(errno.EROFS))
+    monkeypatch.setattr(index, "change", failing(errno.EROFS))
     for _ in range(3):
         assert store.find(xorb_named(1), 0) is None
         assert list(store.held(xorb_named(1))) == []
@@ -378,7 +378,8 @@ def test_an_index_locked_by_others_is_a_miss_and_no_failure_of_the_disk(
     store.put(make_block(1))
     index = store._backing.index
     assert index is not None
-    index._con.execute("PRAGMA busy_timeout = 1")
+    with index.change() as connection:
+        connection.execute("PRAGMA busy_timeout = 1")
     other = sqlite3.connect(tmp_path / "cache" / "cache.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     store.put(make_block(2))
@@ -398,16 +399,16 @@ def test_short_descriptors_let_go_of_blocks(open_store: OpenStore, monkeypatch: 
     for number in range(10):
         store.put(make_block(number))
         assert holds(store, number)
-    open_file = RawDisk.open_file
+    open_file = ValueFiles.open_file
     refused = []
 
-    def open_once_full(disk: RawDisk, name: str) -> int:
+    def open_once_full(values: ValueFiles, name: str) -> int:
         if not refused:
             refused.append(name)
             raise OSError(errno.EMFILE, "Too many open files")
-        return open_file(disk, name)
+        return open_file(values, name)
 
-    monkeypatch.setattr(RawDisk, "open_file", open_once_full)
+    monkeypatch.setattr(ValueFiles, "open_file", open_once_full)
     store.put(make_block(10))
     assert holds(store, 10)
     assert store.statistics().open_blocks == 6

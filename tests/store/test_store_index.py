@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import count
 from pathlib import Path
 
+import diskcache
 import pytest
 from store_samples import make_block, xorb_named
 
 from xetfs.errors import CorruptData
 from xetfs.protocol.ranges import ChunkRange
 from xetfs.store.disk import DiskStore
-from xetfs.store.index import KEYS_UP_TO, OLDEST, ROW_OF_KEY, TOUCH, Index, block_key, parse_block_key, schema_digest, xorb_of_key
-from xetfs.store.rawdisk import RawDisk, StoredFile
+from xetfs.store.index import KEYS_UP_TO, OLDEST, ROW_OF_KEY, TOUCH, Index, block_key, parse_block_key, xorb_of_key
+from xetfs.store.schema import DATABASE, JOURNALS
+from xetfs.store.values import StoredFile, new_name, row_of, value_of
 
 
 @pytest.fixture
@@ -25,7 +30,8 @@ def index(tmp_path: Path) -> Iterator[Index]:
 
 def plan_of(index: Index, statement: str) -> str:
     arguments = [0] * statement.count("?")
-    return " / ".join(row[3] for row in index._con.execute(f"EXPLAIN QUERY PLAN {statement}", arguments))
+    with index.change() as connection:
+        return " / ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", arguments))
 
 
 def test_every_lookup_walks_an_index(index: Index) -> None:
@@ -51,13 +57,13 @@ def steps(connection: sqlite3.Connection, work: Callable[[], object]) -> int:
 
 
 def test_nothing_costs_more_among_500_000_blocks_than_among_few(tmp_path: Path, index: Index) -> None:
-    def fill(count: int) -> None:
+    def fill(rows_count: int) -> None:
         rows = (
             (f"b/{number * 2654435761 % 2**32:08x}{'5' * 56}/00000-00010", 1, number, 2, "00/" + "0" * 30 + ".val", 0)
-            for number in range(count)
+            for number in range(rows_count)
         )
-        with index.transact():
-            index._con.executemany(
+        with index.change() as connection:
+            connection.executemany(
                 "INSERT OR IGNORE INTO Cache (key, raw, access_time, mode, filename, size) VALUES (?, ?, ?, ?, ?, ?)", rows
             )
 
@@ -70,8 +76,9 @@ def test_nothing_costs_more_among_500_000_blocks_than_among_few(tmp_path: Path, 
         assert index.row(block_key(wanted, ChunkRange(0, 10))) is not None
         assert index.ranges(xorb_named(1)) == []
 
+    new = count(2)
     changes: list[Callable[[], object]] = [
-        lambda: index.insert(block_key(xorb_named(2), ChunkRange(0, 9)), StoredFile("11/" + "1" * 30 + ".val", 1000)),
+        lambda: index.insert(block_key(xorb_named(next(new)), ChunkRange(0, 9)), StoredFile("11/" + "1" * 30 + ".val", 1000)),
         lambda: index.touch_keys([block_key(wanted, ChunkRange(0, 10))]),
         index.used_bytes,
         index.rows_count,
@@ -81,28 +88,72 @@ def test_nothing_costs_more_among_500_000_blocks_than_among_few(tmp_path: Path, 
     def costs() -> list[int]:
         look_up()  # a schema that was changed is read again
         index.rows_count()
-        return [steps(reader, look_up), *(steps(index._con, change) for change in changes)]
+        with index.change() as writer:
+            pass
+        return [steps(reader, look_up), *(steps(writer, change) for change in changes)]
 
     fill(1_000)
     few = costs()
     # diskcache's triggers keep the sums row by row, which takes long for so many.
-    triggers = [row[0] for row in index._con.execute("SELECT sql FROM sqlite_master WHERE type = 'trigger'")]
-    with index.transact():
+    with index.change() as connection:
+        triggers = [row[0] for row in connection.execute("SELECT sql FROM sqlite_master WHERE type = 'trigger'")]
         for sql in triggers:
-            index._con.execute(f"DROP TRIGGER {sql.split()[2]}")
+            connection.execute(f"DROP TRIGGER {sql.split()[2]}")
     fill(500_000)
-    with index.transact():
+    with index.change() as connection:
         for sql in triggers:
-            index._con.execute(sql)
+            connection.execute(sql)
     for among_few, among_many in zip(few, costs(), strict=True):
         assert 0 < among_many <= among_few + 2
 
 
-def test_the_schema_is_the_one_that_is_asked_for(tmp_path: Path, index: Index) -> None:
+@pytest.mark.parametrize("journal", JOURNALS)
+def test_a_new_database_is_a_diskcache_in_one_file(journal: str, tmp_path: Path) -> None:
+    directory = tmp_path / "$HOME ~"  # which diskcache would take for another
+    directory.mkdir()
+    index = Index(directory, journal=journal)
+    index.insert("r/x/y", b"value")
     index.shut()
-    again = Index(tmp_path)  # would refuse any other
-    assert schema_digest(again._con) is not None
+    assert [path.name for path in directory.iterdir()] == [DATABASE]
+    assert (directory / DATABASE).read_bytes()[18:20] == (b"\x02\x02" if journal == "wal" else b"\x01\x01")
+    again = Index(directory, journal=journal)  # would refuse any other schema
+    assert again.rows_count() == 1
     again.shut()
+    os.rename(directory, tmp_path / "plain")
+    with diskcache.Cache(str(tmp_path / "plain")) as cache:
+        assert cache["r/x/y"] == b"value"
+    with closing(sqlite3.connect(tmp_path / "plain" / DATABASE)) as connection:
+        assert connection.execute("PRAGMA auto_vacuum").fetchone() == (1,)
+
+
+def test_a_row_that_is_written_anew_lets_its_file_go(tmp_path: Path, index: Index) -> None:
+    index.insert("r/x/y", index.values.write_file(new_name(), (b"old value",)))
+    name = new_name()
+    index.insert("r/x/y", index.values.write_file(name, (b"new",)))
+    assert [f"{path.parent.name}/{path.name}" for path in tmp_path.glob("??/*.val")] == [name]
+    assert index.rows_count() == 1
+    size_with_file = index.used_bytes()
+    index.insert("r/x/y", b"short")
+    assert list(tmp_path.glob("??/*.val")) == []
+    assert size_with_file - index.used_bytes() == 3
+    row = index.row("r/x/y", value_bytes_max=10)
+    assert row is not None
+    assert value_of(row.mode, row.filename, row.value) == b"short"
+
+
+def test_a_change_that_fails_leaves_nothing_behind(index: Index) -> None:
+    index.insert("r/x/y", b"value")
+
+    def fail() -> None:
+        with index.change() as connection:
+            connection.execute("DELETE FROM Cache")
+            connection.execute("DELETE FROM Nothing")
+
+    with pytest.raises(sqlite3.OperationalError):
+        fail()
+    assert index.rows_count() == 1
+    index.insert("r/x/z", b"value")
+    assert index.rows_count() == 2
 
 
 def test_keys_are_read_as_they_are_written() -> None:
@@ -131,23 +182,15 @@ def test_the_files_of_the_index_are_private(tmp_path: Path, index: Index) -> Non
 @pytest.mark.parametrize("value", [None, 1, 1.5, "text", [], object(), memoryview(b"x"), bytearray(b"x")])
 def test_values_that_would_be_pickled_are_refused(value: object, index: Index) -> None:
     with pytest.raises(TypeError):
-        index.set("key", value)
+        index.insert("key", value)
+    assert index.rows_count() == 0
 
 
-@pytest.mark.parametrize("key", [None, b"x", 1, 1.5, (1, 2), object()])
-def test_keys_that_would_be_pickled_are_refused(key: object, index: Index) -> None:
-    with pytest.raises(TypeError):
-        index.set(key, b"value")
-    with pytest.raises(CorruptData):
-        index.values.get(key, 1)
-
-
-def test_only_rows_that_store_made_are_fetched(tmp_path: Path) -> None:
-    disk = RawDisk(str(tmp_path))
-    name, _ = disk.filename()
-    assert disk.store(StoredFile(name, 10), False) == (10, 2, name, None)
-    assert disk.fetch(2, name, None, False) == StoredFile(name, -1)
-    assert disk.fetch(1, None, b"value", False) == b"value"
+def test_only_rows_that_the_store_made_have_a_value() -> None:
+    name = new_name()
+    assert row_of(StoredFile(name, 10)) == (10, 2, name, None)
+    assert value_of(2, name, None) == name
+    assert value_of(1, None, b"value") == b"value"
     for mode, filename, value in [
         (4, None, b"x"),
         (3, name, None),
@@ -157,13 +200,13 @@ def test_only_rows_that_store_made_are_fetched(tmp_path: Path) -> None:
         (1, name, b"x"),
     ]:
         with pytest.raises(CorruptData):
-            disk.fetch(mode, filename, value, False)
+            value_of(mode, filename, value)
 
 
 def test_opening_does_not_read_all_rows(tmp_path: Path, index: Index, open_store: Callable[..., DiskStore]) -> None:
     rows = ((f"r/x/{number:064x}", 1, 1, b"v" * 100) for number in range(20_000))
-    with index.transact():
-        index._con.executemany("INSERT INTO Cache (key, raw, mode, value) VALUES (?, ?, ?, ?)", rows)
+    with index.change() as connection:
+        connection.executemany("INSERT INTO Cache (key, raw, mode, value) VALUES (?, ?, ?, ?)", rows)
     index.shut()
     read_before = _bytes_read()
     opened = Index(tmp_path)

@@ -21,8 +21,8 @@ from xetfs.protocol.ranges import ChunkRange
 from xetfs.store.backing import FIRST_SWEEP_S
 from xetfs.store.disk import DiskStore
 from xetfs.store.index import block_key, record_key
-from xetfs.store.rawdisk import VALUE_NAME
 from xetfs.store.sweep import SWEEP_INTERVAL_S, SWEPT
+from xetfs.store.values import VALUE_NAME
 from xetfs.telemetry import Counters
 
 OpenStore = Callable[..., DiskStore]

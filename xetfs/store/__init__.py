@@ -4,8 +4,9 @@ api.py         what a store offers: Block, ChunkStore, StoreStatistics
 blocks.py      a block in memory, a block in a file, and the form of that file
 handles.py     which blocks are open: a bounded set, least recently used first out
 directory.py   the cache directory: made private, refused when somebody else could write to it
-rawdisk.py     diskcache's Disk without any way to pickle
-index.py       the index, budget and eviction: diskcache on SQLite, made safe against hostile rows
+values.py      what a row of the index may have as its value, and the value files
+schema.py      the index's database: made by diskcache, refused when anything else is in it
+index.py       the index: lookups, order of use, eviction
 health.py      when the disk fails, and when it is tried again
 sweep.py       removing files that no row of the index names
 records.py     the form of a record's value

@@ -29,6 +29,7 @@ from xetfs.store.index import INDEX_FAILURES, Index, Row, block_key, is_busy, is
 from xetfs.store.opening import open_index
 from xetfs.store.space import free_for_store
 from xetfs.store.sweep import STRAY_AGE_S, SWEEP_INTERVAL_S, is_swept, note_swept, remove_strays
+from xetfs.store.values import new_name
 from xetfs.telemetry import Counters
 from xetfs.units import KIB
 
@@ -103,7 +104,7 @@ class Backing:
         size = sum(len(part) for part in parts)
         if not self.make_room(index, size):
             return False
-        name, _ = index.values.filename()
+        name = new_name()
         for last in (*(False,) * (_WRITE_ATTEMPTS - 1), True):
             try:
                 stored = index.values.write_file(name, parts)
@@ -233,8 +234,7 @@ class Backing:
         self.make_room(index, 0)
         if self.health.state != "probing":
             return False
-        name, _ = index.values.filename()
-        index.values.remove(index.values.write_file(name, (bytes(_PROBE_BYTES),)).name)
+        index.values.remove(index.values.write_file(new_name(), (bytes(_PROBE_BYTES),)).name)
         index.touch_keys(("",))
         return True
 

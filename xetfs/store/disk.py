@@ -31,8 +31,8 @@ from xetfs.store.api import RECORD_BYTES_MAX, Block, StoreStatistics, covered_by
 from xetfs.store.backing import STORE_FAILURES, Backing
 from xetfs.store.blocks import DiskBlock, encode_header, open_block
 from xetfs.store.index import Index, Row, block_key, parse_block_key, record_key
-from xetfs.store.rawdisk import StoredFile
 from xetfs.store.sweep import STRAY_AGE_S
+from xetfs.store.values import value_of
 from xetfs.telemetry import Counters
 from xetfs.units import KIB
 
@@ -103,10 +103,10 @@ class DiskStore:
             self._backing.ban(key)
             return None
         try:
-            stored = index.values.fetch(row.mode, row.filename, row.value, True)
-            if not isinstance(stored, StoredFile):
+            name = value_of(row.mode, row.filename, row.value)
+            if isinstance(name, bytes):
                 raise CorruptData("a block is kept in the index")
-            return open_block(self._open_file(index, stored.name), stored.name, xorb, chunks)
+            return open_block(self._open_file(index, name), name, xorb, chunks)
         except CorruptData as exc:
             log.warning("dropped a damaged block from the store xorb=%s: %s", xorb.hex()[:12], exc)
             self._counters.add(telemetry.STORE_CORRUPT)
@@ -188,12 +188,12 @@ class DiskStore:
         return value
 
     def _read_value(self, index: Index, row: Row) -> bytes:
-        stored = index.values.fetch(row.mode, row.filename, row.value, True)
-        if not isinstance(stored, StoredFile):
-            return bytes(stored)
-        with open(self._open_file(index, stored.name), "rb") as file:
+        value = value_of(row.mode, row.filename, row.value)
+        if isinstance(value, bytes):
+            return value
+        with open(self._open_file(index, value), "rb") as file:
             if os.fstat(file.fileno()).st_size > RECORD_BYTES_MAX + records.OVERHEAD_BYTES:
-                raise CorruptData(f"{stored.name} is longer than any record")
+                raise CorruptData(f"{value} is longer than any record")
             return file.read()
 
     def put_record(self, kind: str, key: str, value: bytes) -> None:

@@ -1,17 +1,14 @@
-"""The index: which blocks and records there are, what they cost, and which were used last. diskcache on SQLite, made safe.
+"""The index: which blocks and records there are, what they cost, and which were used last.
 
-diskcache keeps the table, the sums of sizes and the order of use; here it gets one connection for writing and one for reading,
-each under its own lock, so that looking something up never waits for a write. (diskcache's own connection per thread would be
-opened anew for each of trio's passing threads.) SQLite in WAL mode does the same between processes. On a file system that other
-machines share (directory.py) it is a rollback journal instead, which is slower and asks for no more than file locks. A lock that
-another process holds for longer than BUSY_TIMEOUT_S is an error, and an error is a miss.
+An SQLite database of the form that schema.py describes, with one connection for writing and one for reading, each under its own
+lock, so that a lookup never waits for a write. (A connection per thread, as diskcache has it, would be opened anew for each of
+trio's passing threads.) SQLite in WAL mode does the same between processes. On a file system that other machines share
+(directory.py) it is a rollback journal instead, which is slower and asks for no more than file locks. A lock that another process
+holds for longer than BUSY_TIMEOUT_S is an error, and an error is a miss.
 
 Keys: `b/<xorb hash>/<first chunk>-<end>` for blocks, numbers in five digits, so that the blocks of one xorb are one stretch of
-the unique index on (key, raw), and `r/<kind>/<BLAKE3 of the key>` for records. All lookups walk that index.
-
-The database is not trusted. Before diskcache sees it, its schema and settings must be exactly those that diskcache makes with our
-settings: no trigger, view, pragma or attribute of somebody else's. Memory mapping is off, since a file cut short under a mapping
-kills the process. Rows are checked one by one as they are used (rawdisk.py, blocks.py).
+the unique index on (key, raw), and `r/<kind>/<BLAKE3 of the key>` for records. All lookups walk that index, and ask for raw rows
+only: the others are diskcache's for pickled keys. Rows are checked one by one as they are used (values.py, blocks.py).
 """
 
 from __future__ import annotations
@@ -26,45 +23,21 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import diskcache
 from blake3 import blake3
 
 from xetfs.protocol.hashes import MerkleHash, XorbHash
 from xetfs.protocol.ranges import ChunkRange
-from xetfs.store.rawdisk import RawDisk, StoredFile
+from xetfs.store.schema import DATABASE, UnusableIndex, connect, open_checked
+from xetfs.store.values import StoredFile, ValueFiles, row_of
 
-BUSY_TIMEOUT_S: Final = 2.0
-"""Longest wait for another process's transaction; they take milliseconds."""
-DATABASE: Final = "cache.db"
-
-_SETTINGS: Final[dict[str, int | str]] = {
-    "cull_limit": 0,  # eviction is asked for, before the write rather than after it
-    "disk_min_file_size": 0,
-    "disk_pickle_protocol": 0,
-    "eviction_policy": "least-recently-used",
-    "size_limit": 2**62,  # the limit moves with the free space of the disk, and differs between processes: it is an argument
-    "sqlite_auto_vacuum": 1,
-    "sqlite_cache_size": 2048,  # pages of 4 KiB
-    "sqlite_journal_mode": "wal",  # or "delete", see JOURNALS
-    "sqlite_mmap_size": 0,
-    "sqlite_synchronous": 1,
-    "statistics": 0,
-    "tag_index": 0,
-}
-JOURNALS: Final = ("wal", "delete")
-_WAL_VERSION: Final = b"\x02\x02"
-"""What the header of a database in WAL mode has as versions for reading and writing (sqlite.org/fileformat.html, 1.3)."""
-_METADATA: Final = frozenset(("count", "size", "hits", "misses"))
-_SCHEMA_DIGEST: Final = "fd1cad882841802146e19b0dd0cc4bf9a2df8bd8aae8f4c6875e110048553abe"
-"""BLAKE3 of the schema that diskcache 5.6.3 makes."""
 _ROW_BYTES: Final = 300
 """What a row costs in the table and its indexes, roughly."""
 _EVICT_ROWS_MAX: Final = 64
 _BLOCK_KEY: Final = re.compile(r"b/[0-9a-f]{64}/([0-9]{5})-([0-9]{5})", re.ASCII)
 
-INDEX_FAILURES: Final = (sqlite3.Error, UnicodeDecodeError, diskcache.Timeout)
+INDEX_FAILURES: Final = (sqlite3.Error, UnicodeDecodeError)
 """What the calls of an index raise when it does not work; the second when SQLite quotes a damaged schema."""
 _DAMAGE: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG))
 """A constraint can only fail when table and index disagree."""
@@ -75,16 +48,18 @@ ROW_OF_KEY: Final = (
 )
 OLDEST: Final = "SELECT rowid, key, filename, size, length(value) FROM Cache ORDER BY access_time LIMIT ?"
 TOUCH: Final = "UPDATE Cache SET access_time = ? WHERE key = ? AND raw = 1"
+_FILE_OF_KEY: Final = "SELECT filename FROM Cache WHERE key = ? AND raw = 1"
+_SET: Final = (
+    "INSERT INTO Cache (key, raw, store_time, access_time, size, mode, filename, value) VALUES (?, 1, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (key, raw) DO UPDATE SET store_time = excluded.store_time, access_time = excluded.access_time, "
+    "size = excluded.size, mode = excluded.mode, filename = excluded.filename, value = excluded.value"
+)
 _DELETE: Final = "DELETE FROM Cache WHERE rowid = ? AND key IS ? AND filename IS ?"
-
-
-class UnusableIndex(sqlite3.DatabaseError):
-    """The database is damaged, or not one that this code made. Stays within the store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row as the database has it; mode, filename and value are not to be trusted before `RawDisk.fetch` has seen them."""
+    """One row as the database has it; mode, filename and value are not to be trusted before `values.value_of` has seen them."""
 
     rowid: int
     key: str
@@ -114,7 +89,7 @@ def parse_block_key(key: object) -> ChunkRange | None:
     return ChunkRange(int(match[1]), int(match[2]))
 
 
-class Index(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
+class Index:
     """The index of one directory, opened. Raises UnusableIndex, or sqlite3.Error and OSError when the disk does not work.
 
     To be opened under `directory_lock`. Thread-safe.
@@ -122,58 +97,35 @@ class Index(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
 
     def __init__(self, directory: Path, *, journal: str = "wal") -> None:
         """journal: one of JOURNALS."""
-        self.values = RawDisk(str(directory))
+        self.values = ValueFiles(directory)
         self._path = directory / DATABASE
-        self._writing = threading.RLock()
+        self._writing = threading.Lock()
         self._reading = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._is_shut = False
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        self._writer: sqlite3.Connection | None = open_checked(self._path, journal)
         try:
-            if journal != "wal" and _is_in_wal_mode(self._path):
-                raise UnusableIndex("it was made on a file system of this machine alone")  # not to be opened where it is now
-            check_index(self._path)
-            settings = {**_SETTINGS, "sqlite_journal_mode": journal}
-            super().__init__(str(directory), timeout=BUSY_TIMEOUT_S, disk=RawDisk, **settings)
-            self._reader = _connect(self._path)
-            self._reader.execute("PRAGMA query_only = 1")
             self._identity = _identity(self._path)
+            self._reader = connect(self._path)
+            self._reader.execute("PRAGMA query_only = 1")
         except BaseException:
             self.shut()
             raise
-
-    # What diskcache asks of its subclass
-
-    @property
-    def _con(self) -> sqlite3.Connection:
-        if self._is_shut:
-            raise sqlite3.ProgrammingError("the index is closed")
-        if self._connection is None:
-            self._connection = _connect(self._path)
-            self._connection.execute("PRAGMA synchronous = 1")
-        return self._connection
-
-    @property
-    def _sql_retry(self) -> Callable[..., sqlite3.Cursor]:
-        return self._con.execute  # SQLite waits by itself, and not for a minute
-
-    def close(self) -> None:
-        """Close the connection for writing; the next use opens it again (diskcache does that while it opens)."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    # For the store
 
     def shut(self) -> None:
         """Close both connections for good. Waits for calls that are under way."""
         with self._writing, self._reading:
             self._is_shut = True
-            self.close()
+            self._close_writer()
             reader, self._reader = self._reader, None
             if reader is not None:
                 reader.close()
+
+    def _close_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     @property
     def is_in_place(self) -> bool:
@@ -216,31 +168,48 @@ class Index(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
                 cursor.close()
 
     @contextmanager
-    def _write(self) -> Iterator[None]:
-        """The connection for writing, for oneself. After an error it is closed: diskcache may leave a transaction open in it."""
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """The connection for writing, for oneself. After an error it is closed, and what it had begun is rolled back."""
         with self._writing:
+            if self._is_shut:
+                raise sqlite3.ProgrammingError("the index is closed")
             try:
-                yield
+                if self._writer is None:
+                    self._writer = connect(self._path)
+                yield self._writer
             except BaseException:
-                self.close()
+                self._close_writer()
                 raise
+
+    @contextmanager
+    def change(self) -> Iterator[sqlite3.Connection]:
+        """The connection for writing, in a transaction of one's own that ends with the block."""
+        with self._write() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
 
     def insert(self, key: str, value: StoredFile | bytes) -> None:
         """Make a row, or let an existing one have this value; a file that it had is removed."""
-        with self._write():
-            self.set(key, value)
+        now = time.time()
+        row = (key, now, now, *row_of(value))
+        with self.change() as connection:
+            replaced = connection.execute(_FILE_OF_KEY, (key,)).fetchone()
+            connection.execute(_SET, row)
+        if replaced is not None:
+            self.values.remove(replaced[0])
 
     def delete_row(self, row: Row) -> bool:
         """Remove a row's file and, if it is still as it was read, the row. Returns whether it was."""
         self.values.remove(row.filename)
-        with self._write(), self.transact():
-            return bool(self._sql(_DELETE, (row.rowid, row.key, row.filename)).rowcount)
+        with self.change() as connection:
+            return bool(connection.execute(_DELETE, (row.rowid, row.key, row.filename)).rowcount)
 
     def touch_keys(self, keys: Iterable[str]) -> None:
         """Let rows count as used just now."""
         now = time.time()
-        with self._write(), self.transact():
-            self._con.executemany(TOUCH, [(now, key) for key in keys])
+        with self.change() as connection:
+            connection.executemany(TOUCH, [(now, key) for key in keys])
 
     def evict(self, amount: int, let_go: Callable[[str], None]) -> int:
         """Remove the rows that were used least recently, until about `amount` bytes are free; at least one, at most 64.
@@ -249,8 +218,8 @@ class Index(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
         let_go: called with each key before its file goes, so that no open handle keeps the file's space. Returns how many rows.
         """
         victims = []
-        with self._write(), self.transact():
-            for rowid, key, filename, size, inline in self._sql(OLDEST, (_EVICT_ROWS_MAX,)).fetchall():
+        with self.change() as connection:
+            for rowid, key, filename, size, inline in connection.execute(OLDEST, (_EVICT_ROWS_MAX,)).fetchall():
                 victims.append((rowid, key, filename))
                 amount -= max(size if type(size) is int else 0, 0) + (inline or 0) + _ROW_BYTES
                 if amount <= 0:
@@ -259,23 +228,24 @@ class Index(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
                 if type(key) is str:
                     let_go(key)
                 self.values.remove(filename)
-            self._con.executemany("DELETE FROM Cache WHERE rowid = ?", [(rowid,) for rowid, _, _ in victims])
+            connection.executemany("DELETE FROM Cache WHERE rowid = ?", [(rowid,) for rowid, _, _ in victims])
         return len(victims)
 
     def used_bytes(self) -> int:
         """What counts against the limit: value files, and the database. Files that no row names are not known here."""
-        with self._write(), _sums():
-            return int(self.volume())
+        with self._write() as connection:
+            (pages,), (page_bytes,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
+            return int(pages * page_bytes) + _sum(connection, "size")
 
     def rows_count(self) -> int:
-        with self._write(), _sums():
-            return len(self)
+        with self._write() as connection:
+            return _sum(connection, "count")
 
     def recount(self) -> None:
-        """Set the sums that diskcache keeps to what the rows say."""
-        with self._write(), self.transact():
-            self._sql("UPDATE Settings SET value = (SELECT coalesce(sum(size), 0) FROM Cache) WHERE key = 'size'")
-            self._sql("UPDATE Settings SET value = (SELECT count(*) FROM Cache) WHERE key = 'count'")
+        """Set the sums that the triggers keep to what the rows say."""
+        with self.change() as connection:
+            for name, value in (("size", "coalesce(sum(size), 0)"), ("count", "count(*)")):
+                connection.execute(f"UPDATE Settings SET value = (SELECT {value} FROM Cache) WHERE key = '{name}'")
 
     def file_names(self) -> Iterator[str]:
         """The names of all value files, in pieces, so that nobody waits for long."""
@@ -288,93 +258,36 @@ class Index(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
             last = found[-1][0]
             yield from (name for _, name in found if type(name) is str)
 
-    def __reduce__(self) -> Any:
-        raise TypeError("an Index cannot be pickled")
 
-
-@contextmanager
-def _sums() -> Iterator[None]:
-    """diskcache takes it that its sums are there and are numbers."""
-    try:
-        yield
-    except (TypeError, ValueError) as exc:
-        raise UnusableIndex("its sums are not numbers") from exc
-
-
-def check_index(path: Path) -> None:
-    """Refuse a database that diskcache could not have made with our settings. Raises UnusableIndex."""
-    connection = _connect(path)
-    try:
-        schema = schema_digest(connection)
-        if schema is None:
-            return
-        if schema != _SCHEMA_DIGEST:
-            raise UnusableIndex("its tables are not those of an index")
-        settings = dict(connection.execute("SELECT key, value FROM Settings LIMIT 100").fetchall())
-    finally:
-        connection.close()
-    sums = [settings.pop(name, None) for name in sorted(_METADATA)]
-    if settings.get("sqlite_journal_mode") in JOURNALS:
-        settings["sqlite_journal_mode"] = _SETTINGS["sqlite_journal_mode"]
-    if any(type(value) is not int or not 0 <= value < 2**62 for value in sums) or settings != _SETTINGS:
-        raise UnusableIndex("its settings are not those of an index")
-
-
-def _is_in_wal_mode(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(20)[18:] == _WAL_VERSION
-
-
-def schema_digest(connection: sqlite3.Connection) -> str | None:
-    """BLAKE3 over the text of all tables, indexes, triggers and views; None if there are none."""
-    rows = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY type, name LIMIT 100").fetchall()
-    return blake3(repr(rows).encode()).hexdigest() if rows else None
+def _sum(connection: sqlite3.Connection, name: str) -> int:
+    """A sum that the triggers keep."""
+    found = connection.execute("SELECT value FROM Settings WHERE key = ?", (name,)).fetchone()
+    if found is None or type(found[0]) is not int:
+        raise UnusableIndex("its sums are not numbers")
+    return found[0]
 
 
 def is_damage(exc: BaseException) -> bool:
     """Whether an error says that the database, rather than the disk, is broken."""
-    return any(
-        isinstance(each, (UnusableIndex, UnicodeDecodeError))
-        or _code(each) in _DAMAGE
-        or (_code(each) == sqlite3.SQLITE_ERROR and "no such" in str(each))
-        for each in _chain(exc)
+    return (
+        isinstance(exc, (UnusableIndex, UnicodeDecodeError))
+        or _code(exc) in _DAMAGE
+        or (_code(exc) == sqlite3.SQLITE_ERROR and "no such" in str(exc))
     )
 
 
 def is_busy(exc: BaseException) -> bool:
     """Whether an error says that another process holds the database."""
-    return any(_code(each) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) for each in _chain(exc))
+    return _code(exc) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def is_full(exc: BaseException) -> bool:
     """Whether an error says that the disk, a quota or the inodes are full."""
-    return any(
-        _code(each) == sqlite3.SQLITE_FULL or (isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT))
-        for each in _chain(exc)
-    )
-
-
-def _chain(exc: BaseException | None) -> Iterator[BaseException]:
-    """An error and what led to it: diskcache tells of a failed rollback, or of a timeout, in place of what went wrong."""
-    while exc is not None:
-        yield exc
-        exc = exc.__context__
+    return _code(exc) == sqlite3.SQLITE_FULL or (isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT))
 
 
 def _code(exc: BaseException) -> int:
     return int(getattr(exc, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-    connection.text_factory = _text
-    for pragma in ("trusted_schema = 0", "cell_size_check = 1", "mmap_size = 0", "cache_size = 2048"):
-        connection.execute(f"PRAGMA {pragma}").close()
-    return connection
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
 
 
 def _identity(path: Path) -> tuple[int, int]:

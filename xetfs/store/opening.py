@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from xetfs.store.directory import directory_lock, shared_file_system
-from xetfs.store.index import DATABASE, INDEX_FAILURES, Index, UnusableIndex, is_damage
+from xetfs.store.index import INDEX_FAILURES, Index, is_damage
+from xetfs.store.schema import DATABASE, UnusableIndex
 from xetfs.store.sweep import forget_swept
 
 log = logging.getLogger(__name__)

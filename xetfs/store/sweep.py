@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from xetfs.store.rawdisk import VALUE_NAME, RawDisk
+from xetfs.store.values import VALUE_NAME, ValueFiles
 
 STRAY_AGE_S: Final = 600.0
 """A file's row follows its last byte within moments; ten minutes allow for a machine that was asleep in between."""
@@ -52,7 +52,7 @@ def forget_swept(directory: Path) -> None:
         (directory / SWEPT).unlink()
 
 
-def remove_strays(disk: RawDisk, named: Iterable[str], *, age_s: float, stopped: Callable[[], bool]) -> int:
+def remove_strays(values: ValueFiles, named: Iterable[str], *, age_s: float, stopped: Callable[[], bool]) -> int:
     """Remove value files older than age_s that are not among `named`. Returns how many. Raises OSError if the disk fails.
 
     stopped: asked before each folder; when true the rest is left for another time.
@@ -60,7 +60,7 @@ def remove_strays(disk: RawDisk, named: Iterable[str], *, age_s: float, stopped:
     oldest_kept = time.time() - age_s  # before the names are read: a file whose row is made later is younger
     known = array("Q", sorted(_bits(name) for name in named if VALUE_NAME.fullmatch(name)))
     removed = 0
-    for folder in disk.folders():
+    for folder in values.folders():
         if stopped():
             break
         for file in _files(folder):
@@ -71,7 +71,7 @@ def remove_strays(disk: RawDisk, named: Iterable[str], *, age_s: float, stopped:
                 except FileNotFoundError:  # evicted meanwhile
                     continue
                 if is_stray:
-                    disk.remove(name)
+                    values.remove(name)
                     removed += 1
     return removed
 
