@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from xetfs.reader.xet_source import XetSource
 from xetfs.settings import Settings
 from xetfs.store.memory import MemoryStore
 from xetfs.telemetry import Counters
+from xetfs.testhub.shaping import Line
 from xetfs.units import KIB
 
 BODY_PIECE = 256 * KIB
@@ -198,6 +200,49 @@ class FakeCas:
 def reader_of(content: FileContent, view: object = None) -> FileReader:
     """A reader of a content for the view that it was made by, or for another with the same source."""
     return FileReader(content, content.accesses.of(view, content.source))
+
+
+@dataclass
+class LineCas(FakeCas):
+    """Behind a link: each answer takes `latency_s`, and the link has a bandwidth for one connection and one for all."""
+
+    connection_bytes_s: float = 25e6
+    total_bytes_s: float = 250e6
+    latency_s: float = 0.04
+    places: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(32))
+
+    def __post_init__(self) -> None:
+        self.delay_s = self.latency_s
+        self._total = Line(self.total_bytes_s)
+        self._connections: ContextVar[Line] = ContextVar("connection")  # of the fetch that a task makes
+
+    async def fetch(self, url: SignedUrl, parts: Sequence[Part]) -> None:
+        place = object()
+        await self.places.acquire_on_behalf_of(place)
+        try:
+            self._connections.set(Line(self.connection_bytes_s))
+            await super().fetch(url, parts)
+        finally:
+            self.places.release_on_behalf_of(place)
+
+    async def carry(self, length: int) -> None:
+        await trio.sleep_until(max(self._total.reserve(length), self._connections.get().reserve(length)))
+
+
+def cut(content: bytes) -> list[bytes]:
+    """Into chunks as long as those of ordinary data."""
+    rng, pieces, at = random.Random(9), [], 0
+    while at < len(content):
+        end = at + min(8192 + int(rng.expovariate(1 / 57344)), 131072)
+        pieces.append(content[at:end])
+        at = end
+    return pieces
+
+
+def add_file(cas: FakeCas, content: bytes) -> FakeFile:
+    pieces = cut(content)
+    groups = [pieces[i : i + 1000] for i in range(0, len(pieces), 1000)]
+    return cas.add_file([(cas.add_xorb(group), 0, len(group)) for group in groups])
 
 
 @dataclass

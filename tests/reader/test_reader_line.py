@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import json
 import random
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from itertools import accumulate, groupby, pairwise
 
 import pytest
 import trio
-from conftest_reader import FakeCas, FakeFile, open_bench
+from conftest_reader import FakeCas, FakeFile, LineCas, add_file, open_bench
 
-from xetfs.cas.fetching import Part
 from xetfs.protocol.ranges import ByteRange
-from xetfs.protocol.reconstruction import SignedUrl
 from xetfs.reader.file import FileReader
 from xetfs.reader.line import (
     ARRIVALS,
@@ -36,55 +31,12 @@ from xetfs.reader.line import (
 from xetfs.reader.parts import EARLY_PARTS, cut_up
 from xetfs.store.memory import MemoryStore
 from xetfs.telemetry import Counters
-from xetfs.testhub.shaping import Line
 from xetfs.units import KIB, MIB
 
-LATENCY_S = 0.04
-CONNECTIONS = 32
 CHUNK = 57 * KIB
 PAGE = 4 * KIB
 READ = MIB
 """What the kernel asks for at a time; two such requests are under way for one sequential reader."""
-
-
-@dataclass
-class LineCas(FakeCas):
-    connection_bytes_s: float = 25e6
-    total_bytes_s: float = 250e6
-    places: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(CONNECTIONS))
-
-    def __post_init__(self) -> None:
-        self.delay_s = LATENCY_S
-        self._total = Line(self.total_bytes_s)
-        self._connections: ContextVar[Line] = ContextVar("connection")  # of the fetch that a task makes
-
-    async def fetch(self, url: SignedUrl, parts: Sequence[Part]) -> None:
-        place = object()
-        await self.places.acquire_on_behalf_of(place)
-        try:
-            self._connections.set(Line(self.connection_bytes_s))
-            await super().fetch(url, parts)
-        finally:
-            self.places.release_on_behalf_of(place)
-
-    async def carry(self, length: int) -> None:
-        await trio.sleep_until(max(self._total.reserve(length), self._connections.get().reserve(length)))
-
-
-def cut(content: bytes) -> list[bytes]:
-    """Into chunks as long as those of ordinary data."""
-    rng, pieces, at = random.Random(9), [], 0
-    while at < len(content):
-        end = at + min(8192 + int(rng.expovariate(1 / 57344)), 131072)
-        pieces.append(content[at:end])
-        at = end
-    return pieces
-
-
-def add_file(cas: FakeCas, content: bytes) -> FakeFile:
-    pieces = cut(content)
-    groups = [pieces[i : i + 1000] for i in range(0, len(pieces), 1000)]
-    return cas.add_file([(cas.add_xorb(group), 0, len(group)) for group in groups])
 
 
 async def read_through(cas: LineCas, file: FakeFile) -> float:
@@ -109,7 +61,7 @@ async def read_through(cas: LineCas, file: FakeFile) -> float:
 
 @pytest.mark.parametrize(
     ("connection_bytes_s", "total_bytes_s", "latency_s", "questions_gb", "requests_gb"),
-    [(600e6, 1e9, 0.0005, 125, 210), (25e6, 250e6, 0.04, 300, 560)],
+    [(600e6, 1e9, 0.0005, 110, 195), (25e6, 250e6, 0.04, 260, 490)],
     ids=["near", "far"],
 )
 async def test_a_long_read_asks_the_cas_seldom(
@@ -119,11 +71,9 @@ async def test_a_long_read_asks_the_cas_seldom(
     questions_gb: int,
     requests_gb: int,
     autojump_clock: object,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Reconstructions and proofs, and all requests, of 250 MiB; in longer reads the first, short windows count for less."""
-    monkeypatch.setattr(sys.modules[__name__], "LATENCY_S", latency_s)
-    cas = LineCas(connection_bytes_s=connection_bytes_s, total_bytes_s=total_bytes_s)
+    cas = LineCas(connection_bytes_s=connection_bytes_s, total_bytes_s=total_bytes_s, latency_s=latency_s)
     file = add_file(cas, random.Random(9).randbytes(250 * MIB))
     share = await read_through(cas, file)
     questions, gb = cas.count("reconstruction") + cas.count("proof"), len(file.content) / 1e9

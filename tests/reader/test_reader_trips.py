@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 import trio
-from conftest_reader import FakeCas, FakeFile, open_bench
+from conftest_reader import FakeCas, FakeFile, LineCas, add_file, open_bench
 
 from xetfs.protocol.ranges import ByteRange
 from xetfs.reader.xet_source import RESERVE_BYTES, SLACK_BYTES
-from xetfs.units import KIB
+from xetfs.units import KIB, MIB
 
 MakeFile = Callable[..., FakeFile]
 CHUNK = 128 * KIB
@@ -87,3 +87,27 @@ async def test_a_bug_while_getting_ready_costs_nothing(
         assert bytes(await reader.read(ByteRange(0, 10))) == file.content[:10]
         reader.close()
     assert "preparing file=" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("size", "trips", "requests"), [(MIB, 2, 3), (5 * MIB, 3, 6), (10 * MIB, 3, 6), (30 * MIB, 3, 10), (100 * MIB, 5, 20)]
+)
+async def test_a_file_read_through_costs_a_few_round_trips(size: int, trips: int, requests: int, autojump_clock: object) -> None:
+    """Over a link of 20 ms and 400 MB/s that is known already, by a program that is answered before it asks for more."""
+    cas = LineCas(connection_bytes_s=400e6, total_bytes_s=400e6, latency_s=0.02)
+    known, file = (add_file(cas, random.Random(4).randbytes(length)) for length in (3 * MIB, size))
+    async with open_bench(cas) as bench:
+        for each in (known, file):
+            asked, began = len(cas.asked) + cas.requests, trio.current_time()
+            reader = bench.reader(each)
+            reader.open()
+            for start in range(0, len(each.content), MIB):
+                span = ByteRange(start, min(start + MIB, len(each.content)))
+                data = reader.read_nowait(span)
+                assert (await reader.read(span) if data is None else data) == each.content[span.start : span.end]
+            reader.close()
+    transfer_s, seconds = size / cas.total_bytes_s, trio.current_time() - began
+    assert seconds - transfer_s <= trips * cas.latency_s
+    assert seconds <= 1.6 * (2 * cas.latency_s + transfer_s)
+    assert len(cas.asked) + cas.requests - asked <= requests
+    assert cas.fetched_bytes <= 1.025 * (size + len(known.content))

@@ -67,7 +67,7 @@ async def test_a_file_read_whole_without_proofs_is_raised(cas: FakeCas, file: Fa
 async def test_it_is_considered_when_the_last_part_is_known_and_then_no_more(cas: FakeCas, file: FakeFile) -> None:
     async with open_bench(cas) as bench:
         reader, whole = bench.reader(file), checker(bench)
-        for at in range(0, reader.size, 1 << 20):
+        for at in reversed(range(0, reader.size, 1 << 20)):  # what is read through from its beginning is loaded to its end
             assert reader.map.level in (None, Level.FRAMING)
             whole.consider(reader.content)
             await trio.testing.wait_all_tasks_blocked()

@@ -82,6 +82,7 @@ class FileContent:
             window_bytes_max=window_bytes_max,
             ahead_bytes_max=self._ahead_bytes_max,
             awaits_layout=layout is not None,
+            is_fast=lambda: shelf.budget.line.is_fast,
         )
         self._layout = layout  # until it is done
         level_min = Level.FILE if limits.verify == "proof" else Level.FRAMING

@@ -35,6 +35,8 @@ KNOWN_S: Final = 60.0
 TRANSFERS_UNKNOWN: Final = 4
 WINDOW_S: Final = 4.0
 """A program that waits for a window, with others beside it, should have it long before its deadline."""
+FAST_BYTES_S: Final = 8e6
+"""Brings the longest window in 4 s, and is reached by a transfer of 1 MiB over a latency of 100 ms."""
 WINDOW_BYTES_MIN: Final = 512 * KIB
 SAMPLE_BYTES_MIN: Final = 1 * MIB
 FORGET: Final = 1.003
@@ -84,6 +86,11 @@ class TransferLine:
         if not self._byte_s:
             return PART_BYTES_MIN
         return max(PART_BYTES_MIN, min(round(PART_S / self._byte_s), PART_BYTES_MAX))
+
+    @property
+    def is_fast(self) -> bool:
+        """True if it is known that one connection brings FAST_BYTES_S."""
+        return self._byte_s is not None and self._byte_s * FAST_BYTES_S <= 1
 
     @property
     def window_bytes_max(self) -> int:

@@ -5,8 +5,9 @@ place that a stream has reached belongs to it, before or behind: the kernel send
 arrive in any order. How far to look ahead of a stream grows with what its program has surely read, a multiple of it up to the
 limit; the windows that are to bring this are half as long each, so that the line is full after a few round trips. A read that
 belongs to no stream starts one, and gets exactly what it asks for, unless it is at the beginning of the file, where a window of
-the smallest size is asked at once. A stream may go backward as well: the C library copies a mapping from its end to its beginning
-when that and the target lie unfavourably to each other.
+the smallest size is asked at once. A file that is read through from its beginning, over a fast link, is loaded to its end, or for
+the next megabytes: the more was read, the more of them. A stream may go backward as well: the C library copies a mapping from
+its end to its beginning when that and the target lie unfavourably to each other.
 
 Where the layout of the file is known (protocol/formats), its units decide where that ends. A read that begins a stream near the
 beginning of a unit wants the unit whole, one further inside it as much as one window; a jump from unit to unit is what a program
@@ -18,6 +19,7 @@ it read. A program that looks into many units and does not read on there gets no
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -36,6 +38,14 @@ AHEAD_PER_READ: Final = 8
 one round trip, to be far enough ahead for the next."""
 AHEAD_PER_ASKED: Final = 2
 """Bytes wanted ahead for each that the kernel has asked for, which its program may never read."""
+WHOLE_BEGUN_BYTES: Final = 512 * KIB
+"""A program that has asked for so much from the beginning of a file reads it through. For one that only looks at the first
+128 KiB the kernel asks for 256 KiB."""
+WHOLE_PER_ASKED: Final = 32
+"""Bytes wanted ahead of such a program for each that was asked for. With 1 MiB, a file of 32 MiB comes in two windows, the second
+of which is planned while the first is fetched: three round trips, whatever its size."""
+WHOLE_BYTES_MAX: Final = 2 * MIB
+"""Such a file comes in one window."""
 REQUESTS_UNSURE: Final = 2
 """Requests that the kernel makes ahead of what a program reads."""
 AHEAD_WINDOWS: Final = 2
@@ -101,11 +111,20 @@ class _Stream:
 
 class Prefetcher:
     def __init__(
-        self, size: int, *, window_bytes_min: int, window_bytes_max: int, ahead_bytes_max: int, awaits_layout: bool = False
+        self,
+        size: int,
+        *,
+        window_bytes_min: int,
+        window_bytes_max: int,
+        ahead_bytes_max: int,
+        awaits_layout: bool = False,
+        is_fast: Callable[[], bool] = lambda: True,
     ) -> None:
         """size of the file; the next three as in Settings, in bytes. awaits_layout: `learn` will be called.
 
-        Until then a stream looks no further ahead than it has read, as it may be in a header.
+        is_fast: tells whether the link brings megabytes in a moment.
+
+        Until the layout is learnt a stream looks no further ahead than it has read, as it may be in a header.
         """
         self._size = size
         self._step_min = window_bytes_min
@@ -113,6 +132,7 @@ class Prefetcher:
         self._ahead_max = ahead_bytes_max
         self._awaits_layout = awaits_layout
         self._layout: Layout | None = None
+        self._is_fast = is_fast
         self._streams: list[_Stream] = []  # the most recently used last
         self._begun = 0
         self._ends: dict[int, None] = {}  # of the latest reads
@@ -177,12 +197,28 @@ class Prefetcher:
                 max((span.start - down_to) // UNIT_WINDOWS, further // AHEAD_WINDOWS, self._step_min), self._step_max
             )
             return Want(span, until if further else 0, until or self._size, stream.step, stream.number, down_to)
+        if self._reads_whole(stream):
+            return self._begin_whole(stream, span)
         if until > span.end:
             self._unread_units += 1
             stream.step = min(max((until - span.start) // UNIT_WINDOWS, self._step_min), self._step_max)
         if span.start == 0 or until:
             span = ByteRange(span.start, max(span.end, min(span.start + self._step_min, until or self._size)))
         return Want(span, until if until > span.end else 0, until or self._size, stream.step, stream.number)
+
+    def _reads_whole(self, stream: _Stream) -> bool:
+        """Whether a stream reads the file through from its beginning, over a link that brings it soon. Where the layout is known,
+        its units decide instead."""
+        has_units = self._layout is not None or self._awaits_layout
+        begun = stream.first == 0 and stream.asked >= max(WHOLE_BEGUN_BYTES, stream.reached // 2)
+        return begun and not has_units and self._is_fast()
+
+    def _begin_whole(self, stream: _Stream, span: ByteRange) -> Want:
+        if self._size <= WHOLE_BYTES_MAX:
+            span = ByteRange(0, self._size)
+        stream.ahead_until = until = max(span.end, min(WHOLE_PER_ASKED * len(span), self._ahead_max, self._size))
+        stream.step = min(max(until - span.end, self._step_min), self._step_max)
+        return Want(span, until if until > span.end else 0, self._size, stream.step, stream.number)
 
     def _touched(self, span: ByteRange) -> tuple[int, int | None, bool]:
         """Where a program has begun that makes the kernel ask for `span`, the number of the unit there, and whether that is sure.
@@ -324,6 +360,8 @@ class Prefetcher:
         asked = min(max(stream.reached - stream.began, 0), stream.asked)
         if self._awaits_layout:
             return min(asked, self._ahead_max)
+        if self._reads_whole(stream):
+            return min(WHOLE_PER_ASKED * asked, self._ahead_max)
         surely_read = max(asked - REQUESTS_UNSURE * request, 0)
         self._goes_back = self._goes_back and not surely_read
         return min(AHEAD_PER_ASKED * asked + AHEAD_PER_READ * surely_read, self._ahead_max)
