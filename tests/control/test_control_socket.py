@@ -27,6 +27,7 @@ from xetfs.errors import (
     ProtocolViolation,
     RateLimited,
     SignedUrlExpired,
+    TimedOut,
     Unavailable,
     XetfsError,
 )
@@ -172,6 +173,16 @@ async def test_a_bug_is_an_answer_and_hurts_nothing_else(path: Path, caplog: pyt
             with pytest.raises(ProtocolViolation, match="a bug in xetfs; see its log"):
                 await ask_in_thread(path)
     assert "a secret detail" in caplog.text
+
+
+async def test_an_operation_that_takes_too_long_is_told_from_a_connection_that_does(path: Path) -> None:
+    async def late(report: Report) -> Mapping[str, object]:
+        await trio.lowlevel.checkpoint()
+        raise trio.TooSlowError
+
+    async with open_control(path, status(late)):
+        with pytest.raises(TimedOut, match="no answer in time"):
+            await ask_in_thread(path)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 PREFETCHES_MAX: Final = 4
 """Prefetch runs at the same time: each brings its own bytes in flight."""
 PREFETCHES_SHOWN_MAX: Final = 8
-REPORT_INTERVAL_S: Final = 0.5
 
 
 class EngineOperations:

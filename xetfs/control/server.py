@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +23,7 @@ import trio
 from xetfs.control import messages
 from xetfs.control.messages import REQUEST_BYTES_MAX, Request
 from xetfs.control.peer import address_in, is_trusted, uid_of
-from xetfs.errors import InvalidArgument, XetfsError, leaves
+from xetfs.errors import InvalidArgument, TimedOut, XetfsError, leaves
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +33,22 @@ PROGRESS_INTERVAL_S: Final = 1.0
 """How often a long operation shows that it is alive."""
 CONNECTIONS_MAX: Final = 8
 """Connections at the same time; more are closed at once."""
-GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
-"""What a connection fails with when whoever asked has gone, or takes nothing."""
-
 Report = Callable[[Mapping[str, object]], None]
 """Called with how far an operation is."""
+
+
+class Gone(Exception):
+    """Whoever asked has gone, or sends or takes nothing."""
+
+
+@contextlib.contextmanager
+def _in_time() -> Iterator[None]:
+    """Bound one exchange with the other side. Raises Gone."""
+    try:
+        with trio.fail_after(SEND_S):
+            yield
+    except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as exc:
+        raise Gone(repr(exc)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,22 +150,23 @@ async def _serve(operations: Mapping[str, Operation], slots: trio.CapacityLimite
         except trio.WouldBlock:
             return
         try:
-            uid = uid_of(stream.socket)
+            with _in_time():
+                uid = uid_of(stream.socket)
             if is_trusted(uid):
                 await _converse(operations, stream)
             else:
                 log.warning("refused a control connection of another user uid=%d", uid)
-        except GONE as exc:
-            log.debug("a control connection ended: %r", exc)
+        except Gone as exc:
+            log.debug("a control connection ended: %s", exc)
         finally:
             slots.release_on_behalf_of(stream)
 
 
 async def _converse(operations: Mapping[str, Operation], stream: trio.SocketStream) -> None:
-    """Answer requests one after the other until the other side has no more. Raises GONE."""
+    """Answer requests one after the other until the other side has no more. Raises Gone."""
     pending = bytearray()
     while True:
-        with trio.fail_after(SEND_S):
+        with _in_time():
             while b"\n" not in pending and len(pending) <= REQUEST_BYTES_MAX:
                 piece = await stream.receive_some(REQUEST_BYTES_MAX)
                 if not piece:
@@ -169,7 +181,7 @@ async def _converse(operations: Mapping[str, Operation], stream: trio.SocketStre
 
 
 async def _answer(operations: Mapping[str, Operation], line: bytes, stream: trio.SocketStream) -> bytes:
-    """Carry out a request; the answer. Raises GONE."""
+    """Carry out a request; the answer. Raises Gone."""
     try:
         request = messages.decode_request(line)
         operation = operations.get(request.op)
@@ -178,7 +190,9 @@ async def _answer(operations: Mapping[str, Operation], line: bytes, stream: trio
         return messages.success(await _run(partial(operation.run, **operation.arguments(request)), stream))
     except XetfsError as exc:
         return messages.failure(exc)
-    except GONE:
+    except trio.TooSlowError:
+        return messages.failure(TimedOut("no answer in time"))
+    except Gone:
         raise
     except Exception:
         log.exception("a control operation failed")
@@ -186,7 +200,7 @@ async def _answer(operations: Mapping[str, Operation], line: bytes, stream: trio
 
 
 async def _run(operation: Callable[[Report], Awaitable[Mapping[str, object]]], stream: trio.SocketStream) -> Mapping[str, object]:
-    """Carry out an operation, and send now and then how far it is. Raises its errors, and GONE."""
+    """Carry out an operation, and send now and then how far it is. Raises its errors, and Gone."""
     latest: Mapping[str, object] = {}
     done = trio.Event()
 
@@ -215,5 +229,5 @@ async def _run(operation: Callable[[Report], Awaitable[Mapping[str, object]]], s
 
 
 async def _send(stream: trio.SocketStream, line: bytes) -> None:
-    with trio.fail_after(SEND_S):
+    with _in_time():
         await stream.send_all(line)
