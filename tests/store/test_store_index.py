@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import count
@@ -109,7 +110,7 @@ def test_nothing_costs_more_among_500_000_blocks_than_among_few(tmp_path: Path, 
 
 @pytest.mark.parametrize("journal", JOURNALS)
 def test_a_new_database_is_a_diskcache_in_one_file(journal: str, tmp_path: Path) -> None:
-    directory = tmp_path / "$HOME ~"  # which diskcache would take for another
+    directory = tmp_path / "$HOME"  # which diskcache would take for another
     directory.mkdir()
     index = Index(directory, journal=journal)
     index.insert("r/x/y", b"value")
@@ -124,6 +125,14 @@ def test_a_new_database_is_a_diskcache_in_one_file(journal: str, tmp_path: Path)
         assert cache["r/x/y"] == b"value"
     with closing(sqlite3.connect(tmp_path / "plain" / DATABASE)) as connection:
         assert connection.execute("PRAGMA auto_vacuum").fetchone() == (1,)
+
+
+def test_a_cache_directory_is_all_that_must_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    index = Index(tmp_path)
+    assert index.rows_count() == 0
+    index.shut()
+    assert [path.name for path in tmp_path.iterdir()] == [DATABASE]
 
 
 def test_a_row_that_is_written_anew_lets_its_file_go(tmp_path: Path, index: Index) -> None:

@@ -12,6 +12,7 @@ process.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import tempfile
 from contextlib import closing
@@ -72,9 +73,9 @@ def open_checked(path: Path, journal: str) -> sqlite3.Connection:
     connection = connect(path)
     try:
         if _schema_digest(connection) is None:
-            _make(connection)
-        _check(connection)
+            _make(connection, path.parent)
         connection.execute(f"PRAGMA journal_mode = {journal}").close()
+        _check(connection)
     except BaseException:
         connection.close()
         raise
@@ -93,10 +94,14 @@ def _check(connection: sqlite3.Connection) -> None:
         raise UnusableIndex("its settings are not those of an index")
 
 
-def _make(connection: sqlite3.Connection) -> None:
-    """Copy the tables of a new, empty diskcache into an empty database, in one transaction."""
+def _make(connection: sqlite3.Connection, directory: Path) -> None:
+    """Copy the tables of a new, empty diskcache into an empty database, in one transaction.
+
+    directory: of the store, as in a container nothing else may be writable.
+    """
+    is_literal = os.path.expandvars(directory) == str(directory)  # diskcache expands variables in the path that it is given
     with (
-        tempfile.TemporaryDirectory(prefix="xetfs-") as scratch,
+        tempfile.TemporaryDirectory(prefix="new-", dir=directory if is_literal else None) as scratch,
         diskcache.Cache(scratch, **_SETTINGS) as cache,
         closing(sqlite3.connect(Path(cache.directory, DATABASE))) as made,
     ):
