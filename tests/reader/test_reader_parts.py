@@ -215,3 +215,24 @@ def test_what_is_wanted_stays_within_the_file(reads: list[tuple[int, int]], size
             assert want.demand.start == span.start
             assert span.end <= want.demand.end <= size
             assert want.ahead_until <= size
+
+
+def test_blocks_of_one_length_are_recognised_and_nothing_past_them_is_loaded() -> None:
+    """Each of 4 MiB by four requests, anywhere in a file; one that is next to the last may be chance."""
+    prefetcher = make_prefetcher()
+    places = [100 * MIB, 900 * MIB, 300 * MIB, 700 * MIB, 20 * MIB, 500 * MIB, 504 * MIB, 240 * MIB]
+    for number, place in enumerate(places):
+        wants = [prefetcher.observe(ByteRange(start, start + MIB)) for start in range(place, place + 4 * MIB, MIB)]
+        if number >= 3:
+            assert {want.demand.end for want in wants} == {place + 4 * MIB}
+            assert [want.ahead_until for want in wants] == [0] * 4
+
+
+def test_a_block_that_goes_on_is_a_stream_again() -> None:
+    prefetcher = make_prefetcher()
+    for place in (100 * MIB, 900 * MIB, 300 * MIB):
+        for start in range(place, place + 4 * MIB, MIB):
+            prefetcher.observe(ByteRange(start, start + MIB))
+    wants = [prefetcher.observe(ByteRange(start, start + MIB)) for start in range(500 * MIB, 540 * MIB, MIB)]
+    assert wants[0].demand == ByteRange(500 * MIB, 504 * MIB)
+    assert max(want.ahead_until for want in wants) >= 580 * MIB

@@ -9,6 +9,9 @@ the smallest size is asked at once. A file that is read through from its beginni
 the next megabytes: the more was read, the more of them. A stream may go backward as well: the C library copies a mapping from
 its end to its beginning when that and the target lie unfavourably to each other.
 
+Threads that read blocks of one length anywhere in a file leave streams of that length behind. A read that begins another one then
+wants the block, as one stretch, and nothing past it until the stream has gone on for several blocks.
+
 Where the layout of the file is known (protocol/formats), its units decide where that ends. A read that begins a stream near the
 beginning of a unit wants the unit whole, one further inside it as much as one window; a jump from unit to unit is what a program
 does that loads some of them. Nothing is loaded past the end of the unit that a stream is in, nor past the end of a header, until
@@ -29,6 +32,12 @@ from xetfs.units import KIB, MIB
 
 STREAMS_MAX: Final = 8
 """Streams followed in one file: eight ranks that load a shared file each read one."""
+BLOCK_STREAMS_MAX: Final = 24
+"""The same where no layout is known: those of sixteen threads that read blocks, and some that have ended."""
+BLOCKS_ALIKE: Final = 3
+"""Streams that are equally long: then the file is read in blocks of this length, and the next stream will be one."""
+BLOCKS_IN_A_ROW: Final = 4
+"""Blocks one after the other before such a stream is taken to go on; two or three may be chance."""
 NEAR_BYTES: Final = 2 * MIB
 NEAR_REQUESTS: Final = 16
 """How far from a stream's end a read may begin and still belong to it: the kernel reads ahead up to 1 MiB, out of order. A
@@ -92,8 +101,9 @@ class Want(NamedTuple):  # made at every read, which a frozen dataclass is slowe
 class _Stream:
     """first: where its first read began. low: where those began that went on backward from there. began, reached: where its
     program began, and how far it has come. asked: bytes of all its reads; less than the way from the one to the other when places
-    were left out. unit: which one the program has come to. alone: no second read has followed. gone_back: bytes below the first
-    read that were read in order, downward; down_to: how far they are loaded."""
+    were left out. unit: which one the program has come to. block: how long it will be if it is a block, or 0.
+    alone: no second read has followed. gone_back: bytes below the first read that were read in order, downward; down_to: how far
+    they are loaded."""
 
     number: int
     first: int
@@ -104,6 +114,7 @@ class _Stream:
     ahead_until: int
     step: int
     unit: int | None
+    block: int = 0
     alone: bool = True
     gone_back: int = 0
     down_to: int = -1
@@ -183,12 +194,16 @@ class Prefetcher:
         down_to = -1
         if until and self._goes_back and unit is not None and self._is_at_the_end(began, unit):
             down_to, until = self._units_from_the_end(span, began)
-        if len(self._streams) >= STREAMS_MAX:
+        block = self._block_of(span)
+        if len(self._streams) >= (STREAMS_MAX if self._layout is not None else BLOCK_STREAMS_MAX):
             del self._streams[0]
         self._begun += 1
         reached, ahead_until = span.end, max(span.end, until)
         stream = _Stream(self._begun, span.start, span.start, began, reached, len(span), ahead_until, self._step_min, unit)
         self._streams.append(stream)
+        if block is not None:
+            stream.block, stream.ahead_until = len(block), block.end
+            return Want(block, 0, block.end, stream.step, stream.number)
         if down_to >= 0:
             self._unread_units += 1
             stream.down_to = down_to
@@ -205,6 +220,17 @@ class Prefetcher:
         if span.start == 0 or until:
             span = ByteRange(span.start, max(span.end, min(span.start + self._step_min, until or self._size)))
         return Want(span, until if until > span.end else 0, until or self._size, stream.step, stream.number)
+
+    def _block_of(self, span: ByteRange) -> ByteRange | None:
+        """The block that begins with a read, if the file is read in blocks, each by several requests. None where the layout
+        is known: a unit copied through a mapping looks alike."""
+        if len(span) < MEANT_BYTES or self._layout is not None or self._awaits_layout:
+            return None
+        lengths = [stream.reached - stream.first for stream in self._streams if stream.reached - stream.first > len(span)]
+        length = max(lengths, key=lengths.count, default=0)
+        if length > self._step_max or lengths.count(length) < BLOCKS_ALIKE:
+            return None
+        return ByteRange(span.start, min(span.start + length, self._size))
 
     def _reads_whole(self, stream: _Stream) -> bool:
         """Whether a stream reads the file through from its beginning, over a link that brings it soon. Where the layout is known,
@@ -305,6 +331,10 @@ class Prefetcher:
             return Want(span, 0, self._size, stream.step, stream.number, down_to)
         self._note_second(stream)
         stream.reached = span.end
+        if stream.block and span.end <= stream.first + BLOCKS_IN_A_ROW * stream.block:
+            past = (stream.first - span.end) % stream.block
+            block = ByteRange(span.start, min(span.end + past, self._size))
+            return Want(block, 0, block.end, stream.step, stream.number)
         if self._layout is not None:
             self._hand_over(stream, span)
         limit = self._limit(stream)
