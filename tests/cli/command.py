@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -62,6 +63,12 @@ class Command:
             if f"HOME={self.home}\0".encode() in environment and state != "Z":
                 found.append(int(process.name))
         return found
+
+    def wait_until_daemons_end(self) -> None:
+        """Wait for processes that were told to end and may be about to; fails if one goes on."""
+        for pid in self.daemons():
+            with suppress(ProcessLookupError):
+                wait_readable(os.pidfd_open(pid))
 
     def kill_daemons(self) -> None:
         for pid in self.daemons():

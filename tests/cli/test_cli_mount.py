@@ -178,7 +178,7 @@ def test_interrupting_the_wait_ends_the_daemon_too(command: Command, mountpoint:
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == Exit.INTERRUPTED
-    assert command.daemons() == []
+    command.wait_until_daemons_end()
     assert outside.mount_at(mountpoint) is None
 
 
