@@ -83,6 +83,23 @@ class Connection:
         finally:
             self._stream.wake_after(1)  # the next exchange may wait for less
 
+    @contextmanager
+    def guarded(self, timeout_s: float) -> Iterator[None]:
+        """Bound a part of an exchange, and raise httpx's errors. Any error, a cancellation too, closes the connection."""
+        try:
+            with trio.fail_after(timeout_s):
+                yield
+        except BaseException as exc:
+            self.close()
+            match exc:
+                case trio.TooSlowError():
+                    raise httpx.ReadTimeout("no answer in time") from None
+                case OSError():
+                    raise httpx.ReadError(str(exc)) from exc
+                case h11.RemoteProtocolError():
+                    raise httpx.RemoteProtocolError(str(exc)) from exc
+            raise
+
     def close(self) -> None:
         self._stream.close()
 
@@ -182,19 +199,10 @@ class Body(httpx.AsyncByteStream):
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         try:
-            with trio.fail_after(self._stall_timeout_s):
+            with self._connection.guarded(self._stall_timeout_s):
                 yield
-        except trio.TooSlowError:
-            self._abort()
-            raise httpx.ReadTimeout("no answer in time") from None
-        except OSError as exc:
-            self._abort()
-            raise httpx.ReadError(str(exc)) from exc
-        except h11.RemoteProtocolError as exc:
-            self._abort()
-            raise httpx.RemoteProtocolError(str(exc)) from exc
         except BaseException:
-            self._abort()
+            self._ended = True
             raise
 
     def _end(self) -> None:
@@ -204,14 +212,11 @@ class Body(httpx.AsyncByteStream):
         else:
             self._connection.close()
 
-    def _abort(self) -> None:
-        if not self._ended:
-            self._ended = True
-            self._connection.close()
-
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while piece := await self.receive():
             yield piece
 
     async def aclose(self) -> None:
-        self._abort()
+        if not self._ended:
+            self._ended = True
+            self._connection.close()

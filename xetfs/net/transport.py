@@ -48,21 +48,8 @@ class Transport(httpx.AsyncBaseTransport):
         """
         timeout = request.extensions["timeout"]
         connection = self._reusable() or await self._open(request.url, timeout["connect"])
-        try:
-            with trio.fail_after(timeout["read"]):
-                head, framing = await connection.send(self._head_of(request))
-        except trio.TooSlowError:
-            connection.close()
-            raise httpx.ReadTimeout("no answer in time") from None
-        except OSError as exc:
-            connection.close()
-            raise httpx.ReadError(str(exc)) from exc
-        except h11.RemoteProtocolError as exc:
-            connection.close()
-            raise httpx.RemoteProtocolError(str(exc)) from exc
-        except BaseException:
-            connection.close()
-            raise
+        with connection.guarded(timeout["read"]):
+            head, framing = await connection.send(self._head_of(request))
         body = Body(connection, framing, stall_timeout_s=timeout["read"], release=self._release)
         return httpx.Response(head.status_code, headers=head.headers.raw_items(), stream=body, request=request)
 
